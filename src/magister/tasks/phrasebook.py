@@ -1,0 +1,74 @@
+"""The words problems are asked in: books of phrasings, one JSON file a family and language.
+
+A book is either `train` or `held_out`; the held-out one was written first, by itself, and is never
+edited. A template has named slots, `{a}`, and choices, `[[find|work out]]`, that may nest and may
+be empty. Knows nothing of answers.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+_CHOICE = re.compile(r"\[\[([^\[\]]*)\]\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Phrasebook:
+    """The phrasings of one family in one language."""
+
+    family: str
+    kinds: dict[str, tuple[str, ...]]
+    """Templates by kind."""
+    themes: tuple[dict[str, str], ...]
+    """Sets of templates that belong together (one comparison, one island), by role."""
+    words: dict[str, tuple[str, ...]]
+    """Word lists: `names`, `nouns`, `topics`, `words` as the family needs."""
+
+    def phrase(self, rng: random.Random, kind: str, /, **slots: object) -> str:
+        """One phrasing of `kind`, its choices taken at random, its slots filled."""
+        return fill(rng, rng.choice(self.kinds[kind]), **slots)
+
+    def theme(self, rng: random.Random) -> dict[str, str]:
+        """One coherent set of templates; fill each with `fill`."""
+        return rng.choice(self.themes)
+
+    def word(self, rng: random.Random, name: str) -> str:
+        """One word of the list `name`."""
+        return rng.choice(self.words[name])
+
+    def sample(self, rng: random.Random, name: str, count: int) -> list[str]:
+        """`count` different words of the list `name`."""
+        return rng.sample(self.words[name], count)
+
+
+def fill(rng: random.Random, template: str, /, **slots: object) -> str:
+    """`template` with its choices taken at random and its slots filled."""
+    while True:
+        chosen = _CHOICE.sub(lambda match: rng.choice(match.group(1).split("|")), template)
+        if chosen == template:
+            break
+        template = chosen
+    return template.format(**slots)
+
+
+@lru_cache(maxsize=None)
+def load_book(family: str, book: str = "train", language: str = "en") -> Phrasebook:
+    """The phrasings of `family` from the packaged book `train` or `held_out`.
+
+    Raises `ValueError` where the package has no such book.
+    """
+    path = resources.files("magister.tasks") / "phrasings" / book / language / f"{family}.json"
+    if not path.is_file():
+        raise ValueError(f"no phrasings for family {family!r} in book {book!r}, language {language!r}")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return Phrasebook(
+        family=family,
+        kinds={kind: tuple(templates) for kind, templates in data.get("kinds", {}).items()},
+        themes=tuple(data.get("themes", ())),
+        words={name: tuple(words) for name, words in data.get("words", {}).items()},
+    )
