@@ -73,16 +73,16 @@ def multiply(a: int, b: int) -> Work:
         return _fact(a, "*", b, a * b)
     if b < 10:
         return _whole([f"{a}*{b}:", *_by_one_digit(a, b)], a, "*", b, a * b)
-    if a < 10:
+    if a < 10 or _nonzero(a) < _nonzero(b):
         inner = multiply(b, a)
         return Work(f"{inner.text}\n{a}*{b}={a * b}", a * b)
     parts = [int(digit) * 10**place for place, digit in enumerate(reversed(str(b))) if digit != "0"]
     if len(parts) == 1:
-        return _whole([f"{a}*{b}:", *_shifted(a, b)], a, "*", b, a * b)
+        return Work("\n".join(_by_part(a, b)), a * b)
     lines = [f"{a}*{b}=" + "+".join(f"{a}*{part}" for part in parts)]
     total = 0
     for part in parts:
-        lines += [f"{a}*{part}:", *_shifted(a, part), f"{a}*{part}={a * part}"]
+        lines += _by_part(a, part)
     for part in parts:
         if total:
             lines.append(add(total, a * part).text)
@@ -125,9 +125,11 @@ def _by_one_digit(a: int, b: int) -> list[str]:
     return lines
 
 
-def _shifted(a: int, part: int) -> list[str]:
+def _by_part(a: int, part: int) -> list[str]:
+    """a times a digit followed by zeros; times 1, 10, 100 is a fact."""
     digit = int(str(part)[0])
-    return [f"{a}*1={a}"] if digit == 1 else _by_one_digit(a, digit)
+    worked = [] if digit == 1 else [f"{a}*{part}:", *_by_one_digit(a, digit)]
+    return [*worked, f"{a}*{part}={a * part}"]
 
 
 def _signed_add(a: int, b: int) -> Work:
@@ -140,6 +142,10 @@ def _signed_add(a: int, b: int) -> Work:
         inner = subtract(b, -a)
         return Work(f"{a}+{b}={b}-{-a}\n{inner.text}", a + b)
     return Work(f"{a}+({b})={shown}\n{inner.text}\n{a}+({b})={a + b}", a + b)
+
+
+def _nonzero(number: int) -> int:
+    return sum(digit != "0" for digit in str(number))
 
 
 def _digit(number: int, place: int) -> int | None:

@@ -1,0 +1,173 @@
+"""Logic puzzles: people put in order by clues, and people who always lie or always tell the truth.
+
+Knows who stands where and who lies; the sentences come from the book's themes. The statements of the
+second sort are symmetric (flip everybody and all still hold), so one sentence of this module's own says
+what one of the people is.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import NamedTuple
+
+from magister.answers.exact import extract, same
+from magister.tasks.phrasebook import Phrasebook, fill
+from magister.tasks.problem import BEYOND, Problem, state
+
+NAME = "logic"
+LEVELS = 4
+
+NOBODY = "nobody"
+
+_ORDER_PEOPLE = {1: (3,), 2: (3, 4), 3: (4, 5), 4: (5,), BEYOND: (6, 7)}
+_TRUTH_PEOPLE = {1: (2,), 2: (2,), 3: (3,), 4: (3,), BEYOND: (6, 7)}
+_ASKS = {"top": 0, "bottom": -1, "second": 1}
+_KNOWN_TRUE = (
+    "[[It is known|We know|Everybody agrees|It is certain|It turns out]] that {name} [[|always ]]tells the truth.",
+    "{name} is known to tell the truth.",
+    "{name} [[always tells the truth|never lies|only ever tells the truth]].",
+)
+_KNOWN_FALSE = (
+    "[[It is known|We know|Everybody agrees|It is certain|It turns out]] that {name} [[|always ]]lies.",
+    "{name} is known to lie.",
+    "{name} [[always lies|never tells the truth|only ever lies]].",
+)
+
+
+class _Statement(NamedTuple):
+    """`by` says that `about` tells the truth (`honest`) or lies; people are counted from 0."""
+
+    by: int
+    about: int
+    honest: bool
+
+
+def generate(rng: random.Random, level: int, book: Phrasebook) -> Problem:
+    """A puzzle of 3 to 5 people in order, or of 2 or 3 who lie or tell the truth; 6 or 7 beyond."""
+    return _order(rng, level, book) if rng.random() < 0.5 else _truth(rng, level, book)
+
+
+def grade(problem: Problem, reply: str) -> bool:
+    """Whether exactly the right names are given, in any order."""
+    given = extract(reply)
+    if problem.kind == "order":
+        return same(given, problem.answer)
+    return _names_of(given) == _names_of(problem.answer)
+
+
+def _names_of(text: str) -> list[str]:
+    text = text.strip().rstrip(".!").casefold()
+    if text in (NOBODY, "no one", "none", "none of them"):
+        return [NOBODY]
+    return sorted(part.strip() for part in re.split(r",\s*and\s+|,|\s+and\s+|\s*&\s*", text) if part.strip())
+
+
+def _order(rng: random.Random, level: int, book: Phrasebook) -> Problem:
+    theme = rng.choice([theme for theme in book.themes if "more" in theme])
+    people = book.sample(rng, "names", rng.choice(_ORDER_PEOPLE[level]))
+    clues = rng.sample(range(len(people) - 1), len(people) - 1)
+    ask = rng.choice(tuple(_ASKS))
+    parts: list[str] = []
+    operands: list[int | str] = [len(people), ask]
+    for upper in clues:
+        role = rng.choice(("more", "less"))
+        a, b = (upper, upper + 1) if role == "more" else (upper + 1, upper)
+        parts.append(fill(rng, theme[role], a=people[a], b=people[b]))
+        operands += [upper, role]
+    prompt = " ".join([*parts, fill(rng, theme[f"ask_{ask}"])])
+    lines = [", ".join(f"{people[upper]}>{people[upper + 1]}" for upper in clues) + f"; {ask}?"]
+    for first, last in _growth(clues):
+        lines.append(">".join(people[first : last + 1]))
+    answer = people[_ASKS[ask]]
+    lines.append(f"{ask}: {answer}")
+    return _problem("order", level, tuple(operands), prompt, lines, answer)
+
+
+def _growth(clues: list[int]) -> list[tuple[int, int]]:
+    """The chain after each clue is joined to it, downwards to the end, then upwards to the top."""
+    first = last = clues[0]
+    chains = [(first, last := last + 1)]
+    while last < len(clues):
+        chains.append((first, last := last + 1))
+    while first > 0:
+        chains.append((first := first - 1, last))
+    return chains
+
+
+def _truth(rng: random.Random, level: int, book: Phrasebook) -> Problem:
+    theme = rng.choice([theme for theme in book.themes if "liar" in theme])
+    people = book.sample(rng, "names", rng.choice(_TRUTH_PEOPLE[level]))
+    truths = [rng.random() < 0.5 for _ in people]
+    extra = 1 if level in (2, 4) else 0
+    statements = _statements(rng, truths, extra)
+    anchor = rng.randrange(len(people))
+    known = fill(rng, rng.choice(_KNOWN_TRUE if truths[anchor] else _KNOWN_FALSE), name=people[anchor])
+    intro = fill(rng, theme["intro"], names=", ".join(people[:-1]) + f" and {people[-1]}")
+    said = [
+        fill(rng, theme["honest" if statement.honest else "liar"], a=people[statement.by], b=people[statement.about])
+        for statement in statements
+    ]
+    early = rng.random() < 0.5
+    body = [known, *said] if early else [*said, known]
+    prompt = " ".join([intro, *body, fill(rng, theme["ask"])])
+    operands: list[int | str] = [len(people), anchor, _word(truths[anchor]), "early" if early else "late"]
+    for statement in statements:
+        operands += [statement.by, statement.about, _word(statement.honest)]
+    lines = [
+        ", ".join(f"{people[by]}:{people[about]} {_word(honest)}" for by, about, honest in statements)
+        + f"; {people[anchor]} {_word(truths[anchor])}"
+    ]
+    lines += _deductions(people, truths, statements, anchor)
+    lines.append(", ".join(f"{name} {_word(truth)}" for name, truth in zip(people, truths, strict=True)))
+    answer = ", ".join(name for name, truth in zip(people, truths, strict=True) if truth) or NOBODY
+    lines.append(f"truth: {answer}")
+    return _problem("truth", level, tuple(operands), prompt, lines, answer)
+
+
+def _statements(rng: random.Random, truths: list[bool], extra: int) -> list[_Statement]:
+    """Statements that link everybody, and `extra` more, as these people would make them."""
+    joined = rng.sample(range(len(truths)), len(truths))
+    pairs = []
+    for place in range(1, len(joined)):
+        pair = [joined[place], joined[rng.randrange(place)]]
+        rng.shuffle(pair)
+        pairs.append((pair[0], pair[1]))
+    left = [(a, b) for a in range(len(truths)) for b in range(len(truths)) if a != b and (a, b) not in pairs]
+    pairs += rng.sample(left, extra)
+    rng.shuffle(pairs)
+    # A liar who speaks of a liar calls them honest, as one honest person does of another.
+    return [_Statement(a, b, truths[a] == truths[b]) for a, b in pairs]
+
+
+def _deductions(people: list[str], truths: list[bool], statements: list[_Statement], anchor: int) -> list[str]:
+    """One line for each person found out, from the known one outwards."""
+    lines, known = [], {anchor}
+    while len(known) < len(people):
+        by, about, honest = next(s for s in statements if (s.by in known) != (s.about in known))
+        old, new = (by, about) if by in known else (about, by)
+        known.add(new)
+        lines.append(
+            f"{people[old]} {_word(truths[old])}. {people[by]} says {people[about]} {_word(honest)}, "
+            f"so {people[new]} {_word(truths[new])}"
+        )
+    return lines
+
+
+def _word(truth: bool) -> str:
+    return "truth" if truth else "lies"
+
+
+def _problem(
+    kind: str, level: int, operands: tuple[int | str, ...], prompt: str, lines: list[str], answer: str
+) -> Problem:
+    return Problem(
+        family=NAME,
+        kind=kind,
+        level=level,
+        operands=operands,
+        prompt=prompt,
+        thinking="\n".join(lines),
+        answer=answer,
+        reply=state(answer, beyond=level == BEYOND),
+    )

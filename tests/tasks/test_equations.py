@@ -1,0 +1,111 @@
+"""Equations: solutions put back into what the prompt shows, true steps, strict grading."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import replace
+from fractions import Fraction
+
+from magister.tasks import equations
+from magister.tasks.phrasebook import Phrasebook, load_book
+from magister.tasks.problem import BEYOND, BEYOND_WARNING, Problem, state
+from tasks import checks
+
+LEVELS = (*range(1, equations.LEVELS + 1), BEYOND)
+SLOTS = {"linear": {"e", "v"}, "system": {"e1", "e2"}}
+BARE = Phrasebook("equations", {"linear": ("{e}",), "system": ("{e1};{e2}",)}, (), {})
+
+
+def _problems(book: Phrasebook, count: int = 400) -> list[Problem]:
+    return [equations.generate(random.Random(n), level, book) for level in LEVELS for n in range(count)]
+
+
+def _solution(problem: Problem) -> dict[str, int]:
+    pairs = (part.split(" = ") for part in problem.answer.split(", "))
+    return {letter: int(value) for letter, value in pairs}
+
+
+def _gap(equation: str, values: dict[str, int]) -> Fraction:
+    """Left minus right of an equation as shown, with the values put in."""
+    shown = equation.replace("·", "*").replace("×", "*")
+    for letter, value in values.items():
+        shown = re.sub(rf"(\d)\s*{letter}", rf"\1*{letter}", shown)
+        shown = shown.replace(letter, f"({value})")
+    shown = re.sub(r"(\d)\(", r"\1*(", shown)
+    left, right = shown.split("=")
+    return checks.evaluate(left) - checks.evaluate(right)
+
+
+def test_solutions_satisfy_what_is_shown_and_no_other_does() -> None:
+    for problem in _problems(BARE):
+        values = _solution(problem)
+        shown = problem.prompt.split(";")
+        assert len(values) == len(shown)
+        assert all(_gap(equation, values) == 0 for equation in shown), problem
+        for letter in values:
+            moved = values | {letter: values[letter] + 1}
+            assert any(_gap(equation, moved) != 0 for equation in shown), problem
+        if problem.kind == "system":
+            a, b, _, c, d, _ = map(int, problem.operands)
+            assert a * d != b * c
+
+
+def test_thoughts_are_true_and_short() -> None:
+    for problem in _problems(load_book("equations")):
+        assert not checks.wrong_equations(problem.thinking), problem
+        assert len(problem.thinking) <= checks.MOST_CHARACTERS
+        assert problem.thinking.startswith("Solve ")
+        assert problem.thinking.splitlines()[-1].replace(" ", "") == problem.answer.replace(" ", ""), problem
+
+
+def test_every_line_of_the_thought_keeps_the_solution() -> None:
+    for problem in _problems(BARE, 200):
+        values = _solution(problem)
+        letters = "".join(values)
+        for line in problem.thinking.splitlines()[1:]:
+            if re.fullmatch(rf"[\d{letters}+\-*/()=]+", line) and re.search(f"[{letters}]", line):
+                assert _gap(line, values) == 0, (problem, line)
+
+
+def test_grade_takes_the_reply_and_no_other_value() -> None:
+    for problem in _problems(load_book("equations"), 100):
+        values = _solution(problem)
+        assert problem.reply.startswith(BEYOND_WARNING) == (problem.level == BEYOND)
+        assert equations.grade(problem, problem.reply)
+        for letter in values:
+            wrong = ", ".join(f"{name} = {value + (name == letter)}" for name, value in values.items())
+            assert not equations.grade(problem, state(wrong))
+        assert equations.grade(problem, state(" and ".join(f"{k}={v}" for k, v in reversed(values.items()))))
+
+
+def test_grade_of_letters() -> None:
+    linear = replace(_problems(BARE, 1)[0], kind="linear", answer="x = -5")
+    assert equations.grade(linear, "**-5**")
+    assert equations.grade(linear, "So **x = −5**.")
+    assert not equations.grade(linear, "**y = -5**")
+    system = replace(linear, kind="system", answer="x = 2, y = 5")
+    assert equations.grade(system, "**y = 5, x = 2**")
+    for wrong in ("x = 5, y = 2", "x = 2", "2, 5", "x = 2, y = 5, z = 1", "x = 2, x = 2", ""):
+        assert not equations.grade(system, f"**{wrong}**"), wrong
+
+
+def test_beyond_is_past_the_trained_range() -> None:
+    for problem in _problems(BARE):
+        if problem.kind == "linear":
+            past = abs(int(problem.operands[1])) > 120
+        else:
+            past = min(abs(int(problem.operands[place])) for place in (2, 5)) > 400
+        assert past == (problem.level == BEYOND), problem
+
+
+def test_same_seed_gives_the_same_problem() -> None:
+    book = load_book("equations")
+    for level in LEVELS:
+        assert checks.is_repeatable(lambda rng, level=level: equations.generate(rng, level, book))  # type: ignore[misc]
+
+
+def test_book_has_every_kind_and_slot() -> None:
+    book = load_book("equations")
+    assert not checks.bad_templates(book, SLOTS, {"linear": {"v"}})
+    assert all(len(book.kinds[kind]) >= 25 for kind in SLOTS)
