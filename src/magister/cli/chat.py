@@ -1,0 +1,178 @@
+"""`magister chat`: one question, a conversation, or standard input; on a terminal, a pipe, or as JSON."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from magister.cli import face
+from magister.cli.view import View
+from magister.types import (
+    Event,
+    Image,
+    Message,
+    Part,
+    Reply,
+    SystemPrompt,
+    Text,
+    fold,
+    system,
+    user,
+)
+
+LEAVE = frozenset({"exit", "quit", "/exit", "/quit"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatOptions:
+    """The command line, as typed."""
+
+    prompt: str | None
+    model: str
+    images: tuple[Path, ...]
+    system: str | None
+    replace_system: bool
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    max_tokens: int | None
+    hide_thinking: bool
+    json: bool
+    device: str
+    dtype: str
+
+
+def run(options: ChatOptions) -> int:
+    """Answer; returns the exit code."""
+    fault = _usage_fault(options)
+    if fault:
+        print(f"magister chat: {fault}", file=sys.stderr)
+        return 2
+    prompt = options.prompt
+    talk = prompt is None and sys.stdin.isatty()
+    if prompt is None and not talk:
+        try:
+            prompt = sys.stdin.buffer.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            print(f"magister chat: standard input is not UTF-8 (byte {error.start})", file=sys.stderr)
+            return 2
+        if not prompt.strip():
+            print("magister chat: standard input is empty", file=sys.stderr)
+            return 2
+    with face.load(options.model, device=options.device, dtype=options.dtype) as model:
+        if talk:
+            return _converse(model, options)
+        assert prompt is not None
+        messages = [*_opening(options), user(*_images(options), Text(prompt))]
+        reply, code = _answer(model, messages, options)
+        if options.json:
+            print(_as_json(model.name, reply).decode())
+        return code
+
+
+def _usage_fault(options: ChatOptions) -> str | None:
+    if options.temperature is not None and not 0 <= options.temperature < float("inf"):
+        return f"--temperature must be 0 or more, got {options.temperature}"
+    if options.top_p is not None and not 0 < options.top_p <= 1:
+        return f"--top-p must be above 0 and at most 1, got {options.top_p}"
+    if options.max_tokens is not None and options.max_tokens < 1:
+        return f"--max-tokens must be at least 1, got {options.max_tokens}"
+    if options.prompt is not None and not options.prompt.strip():
+        return "the prompt is empty"
+    if options.replace_system and options.system is None:
+        return "--replace-system needs --system"
+    for path in options.images:
+        if not path.is_file():
+            return f"--image: there is no file {path}"
+    if options.json and options.prompt is None and sys.stdin.isatty():
+        return "--json needs a prompt, as an argument or on standard input"
+    return None
+
+
+def _opening(options: ChatOptions) -> list[Message]:
+    return [] if options.system is None else [system(options.system)]
+
+
+def _images(options: ChatOptions) -> list[Part]:
+    return [Image(path.read_bytes()) for path in options.images]
+
+
+def _converse(model: face.LocalModel, options: ChatOptions) -> int:
+    console = Console()
+    console.print(f"[bold]{model.name}[/bold]  {model.loaded.form.description}")
+    console.print("[dim]Ask away. An empty line or Ctrl-D leaves.[/dim]")
+    messages, pictures = _opening(options), _images(options)
+    while True:
+        try:
+            line = console.input("\n[bold cyan]> [/bold cyan]").strip()
+        except EOFError:
+            return 0
+        if not line or line in LEAVE:
+            return 0
+        asked = [*messages, user(*pictures, Text(line))]
+        try:
+            reply, code = _answer(model, asked, options)
+        except ValueError as error:
+            # A question too long, say, must not end the conversation.
+            console.print(f"[red]{error}[/red]")
+            continue
+        if code == 130:
+            return code
+        messages, pictures = [*asked, reply.message], []
+
+
+def _answer(model: face.LocalModel, messages: list[Message], options: ChatOptions) -> tuple[Reply, int]:
+    """Stream one answer to the terminal; the reply is what came until the end or Ctrl-C."""
+    given: face.SamplingOptions = {}
+    if options.temperature is not None:
+        given["temperature"] = options.temperature
+    if options.top_p is not None:
+        given["top_p"] = options.top_p
+    if options.max_tokens is not None:
+        given["max_tokens"] = options.max_tokens
+    if options.seed is not None:
+        given["seed"] = options.seed
+    mode = SystemPrompt.REPLACE if options.replace_system else SystemPrompt.ADD
+    events: list[Event] = []
+    view = View(shown=not options.json, thoughts=not options.hide_thinking)
+    stream = model.stream(messages, system_prompt=mode, **given)
+    code = 0
+    try:
+        with view:
+            for event in stream:
+                events.append(event)
+                view.show(event)
+    except KeyboardInterrupt:
+        code = 130
+    finally:
+        stream.close()  # type: ignore[attr-defined]
+    reply = fold(events)
+    errors = [choice.error for choice in reply.choices if choice.error]
+    if errors:
+        raise RuntimeError(errors[0])
+    return reply, code
+
+
+def _as_json(name: str, reply: Reply) -> bytes:
+    choice = reply.choices[0] if reply.choices else None
+    if choice is None:
+        return msgspec.json.encode({"model": name, "thinking": "", "answer": "", "finish_reason": None})
+    usage = choice.usage
+    shown: dict[str, Any] = {
+        "model": name,
+        "thinking": choice.message.thinking,
+        "answer": choice.message.text,
+        "finish_reason": choice.finish,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "thinking_tokens": usage.thinking_tokens,
+            "completion_tokens": usage.completion_tokens,
+        },
+        "timings": msgspec.to_builtins(usage.timings),
+    }
+    return msgspec.json.encode(shown)

@@ -1,0 +1,53 @@
+"""Conversations -> token ids and what of them is learned.
+
+The layout is the renderer's (a test compares them); this path only skips its checks, because training
+encodes hundreds of conversations a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from magister.train.conversations import Conversation
+from magister.train.packing import Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoder:
+    """What encoding needs to know of a tokenizer."""
+
+    text: Callable[[str], list[int]]
+    """Ids of plain text; never special ones."""
+    begin: int
+    end: int
+    user_open: int
+    user_close: int
+    system_open: int
+    system_close: int
+    think_open: int
+    think_close: int
+    official: tuple[int, ...]
+    """Ids of the official reasoning instruction, without the system tags."""
+
+    def encode(self, conversation: Conversation) -> Sequence:
+        """The whole conversation; learned are replies from `[THINK]` to the end of turn, but no forced token."""
+        ids, learn = [self.begin], [False]
+
+        def put(tokens: list[int], learned: bool) -> None:
+            ids.extend(tokens)
+            learn.extend([learned] * len(tokens))
+
+        if conversation.official or conversation.system:
+            # A user's own system message follows the instruction after a blank line, as the renderer joins them.
+            joined = f"\n\n{conversation.system}" if conversation.official else conversation.system
+            own = self.text(joined) if conversation.system else []
+            instruction = list(self.official) if conversation.official else []
+            put([self.system_open, *instruction, *own, self.system_close], False)
+        for turn in conversation.turns:
+            put([self.user_open, *self.text(turn.user), self.user_close], False)
+            if turn.thinking or turn.cut:
+                put([self.think_open, *self.text(turn.thinking)], True)
+                put([self.think_close], not turn.cut)
+            put([*self.text(turn.reply), self.end], True)
+        return Sequence(tuple(ids), tuple(learn))

@@ -1,0 +1,182 @@
+"""The recipe of nano: its shape, its vocabulary, its data and its schedule, from nothing to weights.
+
+Everything that made the shipped checkpoint is here; `magister train sft nano` runs it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from magister.model.config import DecoderConfig, ModelConfig
+from magister.model.network import Model, init_weights
+from magister.model.weights import load, save_native
+from magister.text.formats import detect_format
+from magister.text.tokenizer import Tokenizer, load_tokenizer, make_tokenizer, TekkenPlan
+from magister.train.conversations import Conversation, ConversationSource, Mixture
+from magister.train.encode import Encoder
+from magister.train.optimizer import OptimizerConfig
+from magister.train.packing import Sequence
+from magister.train.sft import SftConfig, train
+from magister.train.shards import ShardSpec
+from magister.train.vocabulary import choose_tokens, plain_words, real_ranks, small_tekken
+from magister.types import Text
+
+SPECIAL_SLOTS = 64
+VOCABULARY = 4096
+
+DECODER = DecoderConfig(
+    dim=256,
+    n_layers=6,
+    head_dim=64,
+    hidden_dim=640,
+    n_heads=4,
+    n_kv_heads=2,
+    norm_eps=1e-5,
+    vocab_size=VOCABULARY,
+    rope_theta=10_000.0,
+    max_position_embeddings=2048,
+)
+
+MIXTURE = Mixture(
+    families=(
+        ("arithmetic", 0.20),
+        ("word_problems", 0.12),
+        ("equations", 0.12),
+        ("fractions", 0.09),
+        ("numbers", 0.08),
+        ("sequences", 0.06),
+        ("dates", 0.07),
+        ("units", 0.05),
+        ("letters", 0.07),
+        ("logic", 0.05),
+        ("countdown", 0.04),
+        ("geometry", 0.05),
+        ("greeting", 0.015),
+        ("other", 0.06),
+    )
+)
+
+CARD = {
+    "name": "nano",
+    "system_prompt": "",
+    "context": 2048,
+    "description": "A very small reasoning model of Magister's own, trained on procedurally generated problems.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NanoRun:
+    """What a person may change of the recipe."""
+
+    seed: int = 0
+    tokens: int = 80_000_000
+    """To train on, padding included."""
+    row_length: int = 512
+    rows_per_batch: int = 8
+    shard: int = 4096
+    """Conversations a shard."""
+    device: str = "cpu"
+    compile: bool = False
+    rate_scale: float = 1.0
+    """Of all peak learning rates; below 1 for a warm start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Builds seed -> training sequence in whatever process needs it."""
+
+    tokenizer: str
+    """Path of the Tekken file."""
+    mixture: Mixture
+
+    def __call__(self) -> Callable[[int], Sequence]:
+        encoder = make_encoder(load_tokenizer(Path(self.tokenizer)))
+        source = ConversationSource(self.mixture, plain_words(real_ranks()))
+        return lambda seed: encoder.encode(source.draw(seed))
+
+
+def run(config: NanoRun, folder: Path, warm: Path | None = None) -> None:
+    """Train nano in `folder`, going on where it stopped; the result is a native checkpoint in `folder`/nano.
+
+    `warm`: a native checkpoint whose weights (and vocabulary) to begin with, without its optimiser's state.
+    """
+    out = folder / "nano"
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer_path = out / "tekken.json"
+    if not tokenizer_path.exists():
+        text = (warm / "tekken.json").read_text("utf-8") if warm else json.dumps(vocabulary(), ensure_ascii=False)
+        tokenizer_path.write_text(text, encoding="utf-8")
+    (out / "magister.json").write_text(json.dumps(CARD, indent=2) + "\n", encoding="utf-8")
+    pad = load_tokenizer(tokenizer_path).id("<pad>")
+    spec = ShardSpec(
+        make=Draw(str(tokenizer_path), MIXTURE), seed=config.seed, size=config.shard, row_length=config.row_length, pad=pad
+    )
+    base = OptimizerConfig()
+    scale = config.rate_scale
+    optimizer = OptimizerConfig(
+        matrix_rate=base.matrix_rate * scale,
+        embedding_rate=base.embedding_rate * scale,
+        norm_rate=base.norm_rate * scale,
+    )
+    model = load(warm, dtype=torch.float32) if warm else fresh(config.seed)
+    sft = SftConfig(
+        rows_per_batch=config.rows_per_batch,
+        total_steps=max(1, config.tokens // (config.rows_per_batch * config.row_length)),
+        optimizer=optimizer,
+        compile=config.compile,
+        device=config.device,
+    )
+    train(model, spec, sft, folder)
+    save_native(model, out, torch.bfloat16)
+
+
+def fresh(seed: int) -> Model:
+    """Nano with random weights."""
+    with torch.device("meta"):
+        model = Model(ModelConfig(DECODER, None))
+    model.to_empty(device="cpu")
+    init_weights(model, seed)
+    return model
+
+
+def vocabulary(conversations: int = 20_000, general: int = 1000) -> dict[str, object]:
+    """The content of nano's Tekken file: the real tokens that this recipe's conversations use most."""
+    real = make_tokenizer(TekkenPlan(vision=False))
+    ranks = real_ranks()
+    source = ConversationSource(MIXTURE, ())
+    texts = (text for seed in range(conversations) for text in _texts(source.draw(seed)))
+    used = ([real.token_bytes(token) for token in real.encode_text(text)] for text in texts)
+    tokens = choose_tokens(used, ranks, VOCABULARY - SPECIAL_SLOTS, general)
+    return small_tekken(tokens, SPECIAL_SLOTS)
+
+
+def make_encoder(tokenizer: Tokenizer) -> Encoder:
+    """The training encoder of a tokenizer, with the official instruction of its format."""
+    official: list[int] = []
+    for part in detect_format(tokenizer).instruction:
+        ids = list(tokenizer.encode_text(part.text))
+        official += ids if isinstance(part, Text) else [tokenizer.id("[THINK]"), *ids, tokenizer.id("[/THINK]")]
+    return Encoder(
+        text=lambda text: list(tokenizer.encode_text(text)),
+        begin=tokenizer.id("<s>"),
+        end=tokenizer.id("</s>"),
+        user_open=tokenizer.id("[INST]"),
+        user_close=tokenizer.id("[/INST]"),
+        system_open=tokenizer.id("[SYSTEM_PROMPT]"),
+        system_close=tokenizer.id("[/SYSTEM_PROMPT]"),
+        think_open=tokenizer.id("[THINK]"),
+        think_close=tokenizer.id("[/THINK]"),
+        official=tuple(official),
+    )
+
+
+def _texts(conversation: Conversation) -> Iterator[str]:
+    for turn in conversation.turns:
+        yield turn.user
+        yield turn.thinking
+        yield turn.reply

@@ -1,0 +1,60 @@
+"""The noise of real typing, put on training prompts: manners, case, marks, spaces, slips.
+
+Digits, and in careful mode all letters of the problem, stay as they are.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+_BEFORE = (
+    "Please help. ", "Hey, ", "Hi! ", "Hello, ", "Can you help me? ", "Quick question: ", "ok so ", "Question: ",
+    "I need help with this: ", "please: ", "Q: ", "So, ", "One more: ", "Next one. ", "my homework says: ", "Problem: ",
+)  # fmt: skip
+_AFTER = (
+    " Thanks!", " please", " Please.", " Show your work.", " Think step by step.", " Explain.", " thank you", " ?",
+    " I need it today.", " Take your time.", "\n", " (homework)", " Is that hard?", " Let me know.",
+)  # fmt: skip
+_WORD = re.compile(r"\b[a-z]{4,}\b")
+
+
+def retype(rng: random.Random, prompt: str, *, careful: bool) -> str:
+    """`prompt` as somebody in a hurry, or somebody polite, would type it."""
+    kinds = [_manners, _no_final_mark] if careful else [_manners, _no_final_mark, _lower, _slip, _spaces]
+    for change in rng.sample(kinds, rng.choice((1, 1, 2))):
+        prompt = change(rng, prompt)
+    return prompt
+
+
+def _manners(rng: random.Random, prompt: str) -> str:
+    place = rng.random()
+    before = rng.choice(_BEFORE) if place < 0.7 else ""
+    return before + prompt + (rng.choice(_AFTER) if place > 0.4 else "")
+
+
+def _no_final_mark(rng: random.Random, prompt: str) -> str:
+    return prompt.rstrip("?.! ")
+
+
+def _lower(rng: random.Random, prompt: str) -> str:
+    return prompt.lower() if rng.random() < 0.7 else prompt.upper()
+
+
+def _slip(rng: random.Random, prompt: str) -> str:
+    words = list(_WORD.finditer(prompt))
+    if not words:
+        return prompt
+    word = rng.choice(words)
+    at = rng.randrange(word.start(), word.end() - 1)
+    if rng.random() < 0.5:
+        return prompt[:at] + prompt[at + 1] + prompt[at] + prompt[at + 2 :]
+    return prompt[:at] + prompt[at + 1 :]
+
+
+def _spaces(rng: random.Random, prompt: str) -> str:
+    at = [match.start() for match in re.finditer(" ", prompt)]
+    if not at:
+        return prompt
+    place = rng.choice(at)
+    return prompt[:place] + " " + prompt[place:]

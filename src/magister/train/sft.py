@@ -1,0 +1,161 @@
+"""Supervised fine-tuning: the whole loop, on one device.
+
+Rows of packed conversations in, weights out. Resumes at the very step it stopped after and continues
+bit for bit (same machine, same threads). Knows nothing of which model or which tasks.
+
+Shapes: b rows, t positions, n learned positions, d model dim, v vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from magister.model.attention import PackedAttention, packed_positions
+from magister.model.network import Model
+from magister.train import checkpoint
+from magister.train.optimizer import Optimizer, OptimizerConfig
+from magister.train.packing import IGNORE, Rows
+from magister.train.progress import StepRecord, Watch
+from magister.train.shards import Cursor, ShardSpec, batches
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftConfig:
+    """One run, whole."""
+
+    rows_per_batch: int
+    total_steps: int
+    optimizer: OptimizerConfig = OptimizerConfig()
+    precision: Precision | None = None
+    """Of matrix products; weights stay float32. None takes the faster one, measured at the start."""
+    compile: bool = True
+    """torch.compile for the network; needs a C++ compiler on CPU."""
+    checkpoint_seconds: float = 300.0
+    device: str = "cpu"
+
+
+def train(model: Model, spec: ShardSpec, config: SftConfig, folder: Path) -> None:
+    """Train `model` in place until `total_steps`, going on from the folder's checkpoint where there is one.
+
+    Raises `ValueError` where that checkpoint was made with another configuration.
+    """
+    device = torch.device(config.device)
+    model.to(device=device, dtype=torch.float32).train()
+    optimizer = Optimizer(model.decoder, config.optimizer)
+    step, tokens, cursor, precision = _resume(model, optimizer, config, folder)
+    loss_of = _loss_function(model, config, device, precision)
+    began = last_saved = time.monotonic()
+    source = batches(spec, config.rows_per_batch, cursor)
+    with Watch(folder, config.total_steps, step) as watch:
+        for rows, cursor in source:
+            if step >= config.total_steps:
+                break
+            started = time.monotonic()
+            loss = loss_of(rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = optimizer.step(step / config.total_steps)
+            step, fresh = step + 1, int((rows.segments_rt > 0).sum())
+            tokens += fresh
+            now = time.monotonic()
+            watch.record(
+                StepRecord(
+                    step=step,
+                    tokens=tokens,
+                    loss=float(loss.detach()),
+                    gradient_norm=norm,
+                    seconds=now - began,
+                    tokens_per_second=fresh / (now - started),
+                )
+            )
+            if now - last_saved > config.checkpoint_seconds or step == config.total_steps:
+                checkpoint.save(folder, _state(model, optimizer, config, precision, step, tokens, cursor))
+                last_saved = time.monotonic()
+    source.close()  # type: ignore[attr-defined]
+    model.eval()
+
+
+def packed_loss(model: Model, trunk: Callable[..., Tensor], rows: Rows, device: torch.device) -> Tensor:
+    """Mean negative log-likelihood of the learned positions, a scalar in float32."""
+    ids_bt = torch.from_numpy(rows.ids_rt).to(device, torch.int64)
+    segments_bt = torch.from_numpy(rows.segments_rt).to(device)
+    targets_bt = torch.from_numpy(rows.targets_rt).to(device, torch.int64)
+    hidden_btd = trunk(ids_bt, segments_bt)
+    learned_bt = targets_bt != IGNORE
+    logits_nv = model.logits(hidden_btd[learned_bt])
+    return F.cross_entropy(logits_nv.float(), targets_bt[learned_bt])
+
+
+def _loss_function(model: Model, config: SftConfig, device: torch.device, precision: Precision) -> Callable[[Rows], Tensor]:
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+
+    def trunk(ids_bt: Tensor, segments_bt: Tensor) -> Tensor:
+        hidden_btd: Tensor = model(ids_bt, packed_positions(segments_bt), PackedAttention(segments_bt, dtype))
+        return hidden_btd
+
+    run: Callable[..., Tensor] = torch.compile(trunk) if config.compile else trunk
+
+    def loss_of(rows: Rows) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            return packed_loss(model, run, rows, device)
+
+    return loss_of
+
+
+def _resume(model: Model, optimizer: Optimizer, config: SftConfig, folder: Path) -> tuple[int, int, Cursor, Precision]:
+    state = checkpoint.load(folder)
+    if state is None:
+        return 0, 0, Cursor(0, 0), config.precision or faster_precision(torch.device(config.device))
+    if state["config"] != _fixed(config):
+        raise ValueError(f"the checkpoint in {folder} was made with {state['config']}, this run asks for {_fixed(config)}")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["tokens"], Cursor(*state["cursor"]), state["precision"]
+
+
+def _state(
+    model: Model, optimizer: Optimizer, config: SftConfig, precision: Precision, step: int, tokens: int, cursor: Cursor
+) -> dict[str, Any]:
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "config": _fixed(config),
+        "precision": precision,
+        "step": step,
+        "tokens": tokens,
+        "cursor": list(cursor),
+    }
+
+
+def _fixed(config: SftConfig) -> dict[str, Any]:
+    """What must not change between stop and resume."""
+    fixed = asdict(config)
+    for free in ("checkpoint_seconds", "device", "precision", "compile"):
+        del fixed[free]
+    fixed["optimizer"]["betas"] = list(fixed["optimizer"]["betas"])
+    return fixed
+
+
+def faster_precision(device: torch.device) -> Precision:
+    """bf16 where its matrix products beat float32's here and now, else fp32."""
+    if device.type == "cuda":
+        return "bf16"
+    seconds: dict[Precision, float] = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+        times = []
+        for _ in range(5):
+            started = time.monotonic()
+            torch.mm(a, b)
+            times.append(time.monotonic() - started)
+        seconds["bf16" if name == "bf16" else "fp32"] = min(times)
+    return "bf16" if seconds["bf16"] < seconds["fp32"] else "fp32"

@@ -1,0 +1,81 @@
+"""Training rows in shards, each a function of (seed, number), made ahead in another process.
+
+A position in the data is (shard, row), so training resumes at the very batch it stopped before.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from magister.train.packing import Rows, Sequence, pack
+
+
+class Cursor(NamedTuple):
+    """The next row to train on."""
+
+    shard: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSpec:
+    """Everything a shard depends on; picklable, for the process that makes it."""
+
+    make: Callable[[], Callable[[int], Sequence]]
+    """Builds, once a process, the function seed -> sequence."""
+    seed: int
+    size: int
+    """Sequences a shard."""
+    row_length: int
+    pad: int
+
+
+def make_shard(spec: ShardSpec, number: int) -> tuple[Rows, int]:
+    """Shard `number`, rows shuffled, and how many sequences were longer than a row and left out."""
+    draw = _draw(spec.make)
+    drawn = [draw(_mix(spec.seed, number * spec.size + index)) for index in range(spec.size)]
+    fitting = [sequence for sequence in drawn if len(sequence.ids) <= spec.row_length]
+    rows = pack(fitting, spec.row_length, spec.pad)
+    order = np.random.default_rng(_mix(spec.seed, number)).permutation(len(rows))
+    return Rows(rows.ids_rt[order], rows.segments_rt[order], rows.targets_rt[order]), spec.size - len(fitting)
+
+
+def batches(spec: ShardSpec, rows_per_batch: int, start: Cursor) -> Iterator[tuple[Rows, Cursor]]:
+    """Batches from `start` on without end, each with the cursor of the batch after it.
+
+    A shard's last, incomplete batch is left out. Closing the iterator ends the process.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        number, row = start
+        coming: Future[tuple[Rows, int]] = pool.submit(make_shard, spec, number)
+        while True:
+            shard, _ = coming.result()
+            coming = pool.submit(make_shard, spec, number + 1)
+            while row + rows_per_batch <= len(shard):
+                part = slice(row, row + rows_per_batch)
+                row += rows_per_batch
+                after = Cursor(number, row) if row + rows_per_batch <= len(shard) else Cursor(number + 1, 0)
+                yield Rows(shard.ids_rt[part], shard.segments_rt[part], shard.targets_rt[part]), after
+            number, row = number + 1, 0
+
+
+_DRAWS: dict[Callable[[], Callable[[int], Sequence]], Callable[[int], Sequence]] = {}
+
+
+def _draw(make: Callable[[], Callable[[int], Sequence]]) -> Callable[[int], Sequence]:
+    # One tokenizer and one set of books a process, not one a shard.
+    if make not in _DRAWS:
+        _DRAWS[make] = make()
+    return _DRAWS[make]
+
+
+def _mix(seed: int, number: int) -> int:
+    return random.Random(f"{seed}/{number}").getrandbits(63)
