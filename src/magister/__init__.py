@@ -1,9 +1,9 @@
 """Magister: an open, self-hosted implementation of the Magistral reasoning system.
 
-    import magister
+import magister
 
-    model = magister.load("nano")
-    print(model.chat("What is 17 * 24?").answer)
+model = magister.load("nano")
+print(model.chat("What is 17 * 24?").answer)
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from magister.model.config import DecoderConfig
 from magister.model.network import Model
 from magister.text.formats import Format, load_format
 from magister.text.render import Renderer
-from magister.text.tokenizer import TekkenPlan, Tokenizer, load_tokenizer, make_tokenizer
+from magister.text.tokenizer import MAGISTRAL_VOCABULARY, TekkenPlan, Tokenizer, load_tokenizer, make_tokenizer
 
 SHIPPED = ("nano",)
 """Checkpoints in the package."""
@@ -80,13 +80,21 @@ def find_tokenizer(folder: Path) -> Tokenizer:
     own = folder / "tekken.json"
     if own.is_file():
         return load_tokenizer(own)
-    return make_tokenizer(TekkenPlan(vision=weights.read_config(folder).vision is not None))
+    config = weights.read_config(folder)
+    if config.decoder.vocab_size != MAGISTRAL_VOCABULARY:
+        raise ValueError(
+            f"tokenizer: {folder} has no tekken.json, and its vocabulary of {config.decoder.vocab_size} tokens "
+            f"is not Magistral's {MAGISTRAL_VOCABULARY}"
+        )
+    return make_tokenizer(TekkenPlan(vision=config.vision is not None))
 
 
 def engine_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     """What the engine is told of a tokenizer: bytes, ends, and the special tokens a model never says."""
-    spoken = {"</s>", "[THINK]", "[/THINK]", "[TOOL_CALLS]", "[ARGS]"}
-    never = {id_ for id_ in range(tokenizer.size) if tokenizer.is_special(id_) and tokenizer.token_name(id_) not in spoken}
+    spoken = {"</s>", "[THINK]", "[/THINK]", "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"}
+    never = {
+        id_ for id_ in range(tokenizer.size) if tokenizer.is_special(id_) and tokenizer.token_name(id_) not in spoken
+    }
     return Vocabulary(
         pieces=tokenizer.vocabulary,
         end=tokenizer.id("</s>"),
@@ -123,7 +131,9 @@ def _limits(config: DecoderConfig, form: Format, network: Model) -> Limits:
     fitting = int(free * CACHE_SHARE) // (token * block)
     if fitting * block < context:
         most = max(0, fitting * block)
-        raise ValueError(f"context: {context} tokens of cache take {context * token:,} bytes, memory holds {most} tokens")
+        raise ValueError(
+            f"context: {context} tokens of cache take {context * token:,} bytes, memory holds {most} tokens"
+        )
     wanted = -(-RUNNING * context // block)
     return Limits(context=context, blocks=min(wanted, fitting), block_size=block, running=RUNNING)
 

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack, TypedDict
+from typing import Self, TypedDict, Unpack
 
 import msgspec
 
@@ -27,13 +27,14 @@ from magister.types import (
     Message,
     Part,
     Reply,
-    Sampling,
     SystemPrompt,
     Text,
     Usage,
     fold,
-    system as system_message,
     user,
+)
+from magister.types import (
+    system as system_message,
 )
 
 
@@ -122,7 +123,9 @@ class LocalModel:
         `images` are paths or the bytes of image files, put before the words. Raises `ValueError` for what the model
         cannot take (`types.Refused`, `types.TooLong`).
         """
-        return Answer(self.name, fold(self.stream(prompt, system=system, images=images, system_prompt=system_prompt, **sampling)))
+        return Answer(
+            self.name, fold(self.stream(prompt, system=system, images=images, system_prompt=system_prompt, **sampling))
+        )
 
     def stream(
         self,
@@ -180,7 +183,9 @@ class LocalModel:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     async def _pump(self, request: ChatRequest, events: queue.SimpleQueue[Event | BaseException | None]) -> None:

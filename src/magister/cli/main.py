@@ -24,10 +24,14 @@ app.add_typer(train_app, name="train")
 
 @app.command()
 def chat(
-    prompt: Annotated[str | None, typer.Argument(help="What to ask. Without it: a conversation, or standard input.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to ask. Without it: a conversation, or standard input.")
+    ] = None,
     model: Annotated[str, typer.Option(help="nano, or the path of a checkpoint folder.")] = "nano",
     image: Annotated[list[Path] | None, typer.Option(help="An image file to show; may be repeated.")] = None,
-    system: Annotated[str | None, typer.Option(help="A system message, added to the model's reasoning instruction.")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="A system message, added to the model's reasoning instruction.")
+    ] = None,
     replace_system: Annotated[bool, typer.Option(help="Let --system replace the reasoning instruction.")] = False,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy. Default: the checkpoint's own.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus sampling, in (0, 1].")] = None,
@@ -63,7 +67,9 @@ def chat(
 
 
 @app.command()
-def inspect(path: Annotated[str, typer.Argument(help="nano, magistral-small, or the path of a checkpoint folder.")]) -> None:
+def inspect(
+    path: Annotated[str, typer.Argument(help="nano, magistral-small, or the path of a checkpoint folder.")],
+) -> None:
     """Show a checkpoint's architecture, parameters, tokenizer and memory plan, without loading it."""
     from magister.cli import inspect as command
 
@@ -77,7 +83,9 @@ def evaluate(
     family: Annotated[list[str] | None, typer.Option(help="Only these families; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Of the problems.")] = 0,
     book: Annotated[str, typer.Option(help="Phrasings: held_out or train.")] = "held_out",
-    out: Annotated[Path | None, typer.Option(help="Write the table into this Markdown file, between its markers.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the table into this Markdown file, between its markers.")
+    ] = None,
     misses: Annotated[Path | None, typer.Option(help="Write every wrong answer to this file (JSON lines).")] = None,
 ) -> None:
     """Measure greedy pass@1 on held-out problems of every family."""
@@ -89,14 +97,18 @@ def evaluate(
 @train_app.command()
 def sft(
     recipe: Annotated[str, typer.Argument(help="The recipe: nano.")],
-    folder: Annotated[Path, typer.Option(help="Where checkpoints, log and result go; training resumes from it.")] = Path("runs/nano"),
+    folder: Annotated[
+        Path, typer.Option(help="Where checkpoints, log and result go; training resumes from it.")
+    ] = Path("runs/nano"),
     tokens: Annotated[int, typer.Option(help="Tokens to train on, padding included.")] = 80_000_000,
     warm: Annotated[str | None, typer.Option(help="Begin with these weights: nano, or a checkpoint folder.")] = None,
     rate_scale: Annotated[float, typer.Option(help="Factor on all learning rates; about 0.5 for a warm start.")] = 1.0,
     rows: Annotated[int, typer.Option(help="Rows of 512 tokens a batch.")] = 8,
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    compile: Annotated[bool, typer.Option(help="Compile the network; faster on CUDA and on CPUs with bfloat16 units.")] = False,  # noqa: A002
+    compile: Annotated[
+        bool, typer.Option(help="Compile the network; faster on CUDA and on CPUs with bfloat16 units.")
+    ] = False,
 ) -> None:
     """Train from scratch, or go on from where it stopped."""
     from magister.cli import train as command

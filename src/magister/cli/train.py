@@ -18,7 +18,7 @@ def run(
     rows: int,
     seed: int,
     device: str,
-    compile: bool,  # noqa: A002
+    compile: bool,
 ) -> int:
     """Train; returns the exit code."""
     if recipe != "nano":

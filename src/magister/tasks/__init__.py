@@ -50,4 +50,7 @@ FAMILIES: MappingProxyType[str, Family] = MappingProxyType(
 )
 """All families by name."""
 
-__all__ = ["BEYOND", "FAMILIES", "Family", "Phrasebook", "Problem", "Split", "is_held_out", "load_book"]
+HONEST = frozenset({"greeting", "other"})
+"""Families without problems: what is graded is that the model says what it is and can do. They have no `BEYOND`."""
+
+__all__ = ["BEYOND", "FAMILIES", "HONEST", "Family", "Phrasebook", "Problem", "Split", "is_held_out", "load_book"]

@@ -82,13 +82,15 @@ def _side(rng: random.Random, level: int) -> int:
     return rng.randrange(max(2, 10 ** (length - 1)), 10**length)
 
 
-def _other_side(rng: random.Random, level: int) -> int:
-    """A second length, shorter past the trained range so that the thought stays short."""
-    return _side(rng, 2 if level == BEYOND else level)
+def _sides(rng: random.Random, level: int) -> tuple[int, int]:
+    """Two lengths in any order, one of them short enough to keep the thought short."""
+    pair = [_side(rng, level), _side(rng, 1 if level == BEYOND else min(level, 2))]
+    rng.shuffle(pair)
+    return pair[0], pair[1]
 
 
 def _rect_area(rng: random.Random, level: int) -> _Made:
-    w, h = _side(rng, level), _other_side(rng, level)
+    w, h = _sides(rng, level)
     work = digits.multiply(w, h)
     return {"w": w, "h": h}, [f"rectangle {w} by {h}, area", work.text], str(work.result)
 
@@ -101,7 +103,7 @@ def _rect_perimeter(rng: random.Random, level: int) -> _Made:
 
 
 def _square_area(rng: random.Random, level: int) -> _Made:
-    s = _side(rng, level)
+    s = rng.randrange(11, 100) * 100 if level == BEYOND else _side(rng, level)
     work = digits.multiply(s, s)
     return {"s": s}, [f"square {s}, area", work.text], str(work.result)
 
@@ -113,11 +115,10 @@ def _square_perimeter(rng: random.Random, level: int) -> _Made:
 
 
 def _rect_side(rng: random.Random, level: int) -> _Made:
-    h, w = _side(rng, level), _other_side(rng, level)
+    h, low = _side(rng, level), 0
     if level == BEYOND:
-        w = rng.randrange(_TRAINED_AREA // h + 1, _TRAINED_AREA // h + 100)
-    elif w >= 100:
-        w = rng.randrange(2, 100)
+        low = _TRAINED_AREA // h + 1
+    w = rng.randint(low, low + 99) if low else _side(rng, min(level, 2))
     work = digits.divide(w * h, w)
     return {"area": w * h, "w": w}, [f"rectangle area {w * h}, side {w}", work.text], str(work.result)
 
@@ -129,14 +130,15 @@ def _halved(twice: int) -> tuple[list[str], str]:
 
 
 def _triangle_area(rng: random.Random, level: int) -> _Made:
-    b, h = _side(rng, level), _other_side(rng, level)
+    b, h = _sides(rng, level)
     work = digits.multiply(b, h)
     lines, half = _halved(work.result)
     return {"b": b, "h": h}, [f"triangle base {b}, height {h}, area", work.text, *lines], half
 
 
 def _trapezoid_area(rng: random.Random, level: int) -> _Made:
-    a, b, h = _side(rng, level), _side(rng, level), _other_side(rng, level)
+    a, b = _sides(rng, level)
+    h = _side(rng, 1 if level == BEYOND else min(level, 2))
     total = digits.add(a, b)
     work = digits.multiply(total.result, h)
     lines, half = _halved(work.result)

@@ -14,9 +14,9 @@ from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
 
 NAME = "letters"
-LEVELS = 3
+LEVELS = 4
 
-_LENGTHS = ((11, 15), (3, 4), (5, 6), (7, 8))
+_LENGTHS = ((12, 15), (3, 4), (5, 6), (7, 8), (9, 10))
 _KINDS = ("count", "reverse", "sort", "length")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _OPENINGS = (

@@ -11,7 +11,7 @@ import json
 import random
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 
 _CHOICE = re.compile(r"\[\[([^\[\]]*)\]\]")
@@ -56,7 +56,7 @@ def fill(rng: random.Random, template: str, /, **slots: object) -> str:
     return template.format(**slots)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_book(family: str, book: str = "train", language: str = "en") -> Phrasebook:
     """The phrasings of `family` from the packaged book `train` or `held_out`.
 

@@ -33,7 +33,7 @@ _METRIC_STEPS = (3, 3, 6, 6)
 _TIME_STEPS = (1, 1, 2, 3)
 _LONG = 6
 _FAR = ({"km", "mm"}, {"t", "mg"})
-_MOST_CHARACTERS = 420
+_MOST_CHARACTERS = 260
 _TRIES = 300
 
 _WORDS: dict[str, tuple[str, ...]] = {

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
-from magister.tasks import BEYOND, FAMILIES, Phrasebook, Problem, Split, load_book
+from magister.tasks import BEYOND, FAMILIES, HONEST, Phrasebook, Problem, Split, load_book
 from magister.tasks.family import draw
 from magister.train.noise import retype
 
@@ -123,7 +123,7 @@ class ConversationSource:
     def _problem(self, rng: random.Random) -> Problem:
         name = rng.choices(self._names, self._weights)[0]
         level = rng.randint(1, FAMILIES[name].LEVELS)
-        if name not in WITHOUT_BEYOND and rng.random() < self._mixture.beyond:
+        if name not in HONEST and rng.random() < self._mixture.beyond:
             level = BEYOND
         return draw(FAMILIES[name], rng, level, self._books[name], Split.TRAIN)
 
@@ -131,10 +131,8 @@ class ConversationSource:
 CAREFUL = frozenset({"letters", "logic", "units", "equations"})
 """Families in which a changed letter changes the problem."""
 
-WITHOUT_BEYOND = frozenset({"greeting", "other"})
 
-
-@lru_cache(maxsize=None)
+@cache
 def _training_book(family: str, words: tuple[str, ...], strange: float) -> Phrasebook:
     """The train book, its word lists widened by `words` and cleared of every held-out word."""
     book, held_out = load_book(family), load_book(family, "held_out")

@@ -21,7 +21,9 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 class Muon:
     """Nesterov momentum, orthogonalised, with decoupled weight decay; for matrices only."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, momentum: float, weight_decay: float, steps: int = 5) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], *, momentum: float, weight_decay: float, steps: int = 5
+    ) -> None:
         self._parameters = list(parameters)
         self._momentum = momentum
         self._weight_decay = weight_decay

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from magister.model.config import DecoderConfig, ModelConfig
-from magister.model.network import Model, init_weights
+from magister.model.network import Model, build, init_weights
 from magister.model.weights import load, save_native
 from magister.text.formats import detect_format
-from magister.text.tokenizer import Tokenizer, load_tokenizer, make_tokenizer, TekkenPlan
+from magister.text.tokenizer import TekkenPlan, Tokenizer, load_tokenizer, make_tokenizer
 from magister.train.conversations import Conversation, ConversationSource, Mixture
 from magister.train.encode import Encoder
 from magister.train.optimizer import OptimizerConfig
@@ -65,6 +65,8 @@ CARD = {
     "name": "nano",
     "system_prompt": "",
     "context": 2048,
+    "temperature": 0.0,
+    "top_p": 1.0,
     "description": "A very small reasoning model of Magister's own, trained on procedurally generated problems.",
 }
 
@@ -114,7 +116,11 @@ def run(config: NanoRun, folder: Path, warm: Path | None = None) -> None:
     (out / "magister.json").write_text(json.dumps(CARD, indent=2) + "\n", encoding="utf-8")
     pad = load_tokenizer(tokenizer_path).id("<pad>")
     spec = ShardSpec(
-        make=Draw(str(tokenizer_path), MIXTURE), seed=config.seed, size=config.shard, row_length=config.row_length, pad=pad
+        make=Draw(str(tokenizer_path), MIXTURE),
+        seed=config.seed,
+        size=config.shard,
+        row_length=config.row_length,
+        pad=pad,
     )
     base = OptimizerConfig()
     scale = config.rate_scale
@@ -137,9 +143,7 @@ def run(config: NanoRun, folder: Path, warm: Path | None = None) -> None:
 
 def fresh(seed: int) -> Model:
     """Nano with random weights."""
-    with torch.device("meta"):
-        model = Model(ModelConfig(DECODER, None))
-    model.to_empty(device="cpu")
+    model = build(ModelConfig(DECODER, None))
     init_weights(model, seed)
     return model
 

@@ -41,7 +41,7 @@ class Watch:
         self._log = (folder / "log.jsonl").open("a", encoding="utf-8")
         self._terminal = sys.stderr.isatty()
         self._last_line = 0.0
-        self._total = total_steps
+        self._total, self._done = total_steps, done_steps
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,7 +56,9 @@ class Watch:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
         self._log.close()
 
@@ -69,8 +71,12 @@ class Watch:
         now = time.monotonic()
         if not self._terminal and now - self._last_line > 30:
             self._last_line = now
-            left = (self._total - record.step) * record.seconds / max(1, record.step)
-            print(f"step {record.step}/{self._total}  {shown}  about {left / 60:.0f} min left", file=sys.stderr, flush=True)
+            left = (self._total - record.step) * record.seconds / max(1, record.step - self._done)
+            print(
+                f"step {record.step}/{self._total}  {shown}  about {left / 60:.0f} min left",
+                file=sys.stderr,
+                flush=True,
+            )
             self._log.flush()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from magister.text.tokenizer import TekkenPlan, tekken
 
 _BYTES = 256
-_WORD = re.compile(rb" ([a-z]{3,9})")
+_WORD = re.compile(rb" ([a-z]{3,10})")
 
 
 def choose_tokens(encode: Iterable[list[bytes]], ranks: dict[bytes, int], count: int, general: int) -> list[bytes]:
@@ -71,7 +71,7 @@ def real_ranks() -> dict[bytes, int]:
 
 
 def plain_words(ranks: dict[bytes, int], most: int = 20_000) -> tuple[str, ...]:
-    """Lower-case words of 3 to 9 plain letters that are one token of the real vocabulary, the commonest first."""
+    """Lower-case words of 3 to 10 plain letters that are one token of the real vocabulary, the commonest first."""
     found: list[str] = []
     for token in sorted(ranks, key=ranks.__getitem__):
         match = _WORD.fullmatch(token)

@@ -1,0 +1,37 @@
+# The verbs of this repository. `make chat` and `make test` need nothing but Python 3.11 and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup chat check test evaluate clean
+
+setup: $(VENV)/ready-dev
+
+chat: $(VENV)/ready
+	@$(BIN)/magister chat
+
+check: $(VENV)/ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_architecture.py tests/test_docs.py
+
+test: check
+	$(BIN)/pytest
+
+evaluate: $(VENV)/ready-dev
+	$(BIN)/magister evaluate nano --n 500 --out docs/nano.md
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready
+	$(BIN)/pip install --quiet --editable '.[test,check,train]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
