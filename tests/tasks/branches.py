@@ -7,8 +7,9 @@ import re
 import string
 from collections.abc import Iterable
 
+from tests.tasks.checks import evaluate
+
 from magister.tasks.phrasebook import fill
-from tasks.checks import evaluate
 
 _CHOICE = re.compile(r"\[\[([^\[\]]*)\]\]")
 _EQUATION = re.compile(r"(?<![\w)|])([(\d][\d+*/()-]*|-\d[\d+*/()-]*)=(-?\d+)(?![\d:|*/+-])")

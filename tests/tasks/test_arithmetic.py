@@ -7,12 +7,12 @@ import re
 from dataclasses import replace
 
 import pytest
+from tests.tasks import checks
 
 from magister.tasks import arithmetic
 from magister.tasks.arithmetic_division import exact_divide, long_divide
 from magister.tasks.phrasebook import Phrasebook, load_book
 from magister.tasks.problem import BEYOND, BEYOND_WARNING, Problem, state
-from tasks import checks
 
 LEVELS = (*range(1, arithmetic.LEVELS + 1), BEYOND)
 SLOTS = {kind: {"a", "b"} for kind in ("add", "sub", "mul", "div", "remainder")} | {"expr": {"e"}}

@@ -9,12 +9,12 @@ from collections import Counter
 from fractions import Fraction
 
 import pytest
+from tests.tasks import checks
 
 from magister.tasks import countdown
 from magister.tasks.countdown_search import number, search
 from magister.tasks.phrasebook import load_book
 from magister.tasks.problem import BEYOND, Problem
-from tasks import checks
 
 BOOK = load_book("countdown")
 LEVELS = (BEYOND, *range(1, countdown.LEVELS + 1))

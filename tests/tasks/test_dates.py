@@ -7,10 +7,11 @@ import re
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
+from tests.tasks import branches, checks
+
 from magister.tasks import dates
 from magister.tasks.phrasebook import Phrasebook, load_book
 from magister.tasks.problem import BEYOND, BEYOND_WARNING, Problem, state
-from tasks import branches, checks
 
 LEVELS = (*range(1, dates.LEVELS + 1), BEYOND)
 SLOTS = {

@@ -7,10 +7,11 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 
+from tests.tasks import checks
+
 from magister.tasks import equations
 from magister.tasks.phrasebook import Phrasebook, load_book
 from magister.tasks.problem import BEYOND, BEYOND_WARNING, Problem, state
-from tasks import checks
 
 LEVELS = (*range(1, equations.LEVELS + 1), BEYOND)
 SLOTS = {"linear": {"e", "v"}, "system": {"e1", "e2"}}

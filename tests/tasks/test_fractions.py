@@ -8,10 +8,11 @@ from dataclasses import replace
 from fractions import Fraction
 from math import gcd
 
+from tests.tasks import checks
+
 from magister.tasks import fractions
 from magister.tasks.phrasebook import Phrasebook, load_book
 from magister.tasks.problem import BEYOND, BEYOND_WARNING, Problem, state
-from tasks import checks
 
 LEVELS = (*range(1, fractions.LEVELS + 1), BEYOND)
 SLOTS = {

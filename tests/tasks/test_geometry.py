@@ -6,11 +6,11 @@ import random
 from fractions import Fraction
 
 import pytest
+from tests.tasks import checks
 
 from magister.tasks import geometry
 from magister.tasks.phrasebook import load_book
 from magister.tasks.problem import BEYOND, Problem
-from tasks import checks
 
 BOOK = load_book("geometry")
 LEVELS = (BEYOND, *range(1, geometry.LEVELS + 1))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from tests.tasks import checks
 
 from magister.tasks import greeting
 from magister.tasks.phrasebook import load_book
 from magister.tasks.problem import BEYOND
-from tasks import checks
 
 BOOK = load_book("greeting")
 

@@ -6,11 +6,11 @@ import random
 from collections import Counter
 
 import pytest
+from tests.tasks import checks
 
 from magister.tasks import letters
 from magister.tasks.phrasebook import load_book
 from magister.tasks.problem import BEYOND, Problem
-from tasks import checks
 
 BOOK = load_book("letters")
 LEVELS = (BEYOND, *range(1, letters.LEVELS + 1))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 
+from tests.tasks import branches, checks
+
 from magister.tasks import logic
 from magister.tasks.phrasebook import Phrasebook, load_book
 from magister.tasks.problem import BEYOND, BEYOND_WARNING, Problem, state
-from tasks import branches, checks
 
 LEVELS = (*range(1, logic.LEVELS + 1), BEYOND)
 SLOTS = {

@@ -6,10 +6,11 @@ import math
 import random
 from dataclasses import replace
 
+from tests.tasks import checks
+
 from magister.tasks import numbers, numbers_euclid, numbers_primes
 from magister.tasks.phrasebook import Phrasebook, load_book
 from magister.tasks.problem import BEYOND, BEYOND_WARNING, Problem, state
-from tasks import checks
 
 LEVELS = (*range(1, numbers.LEVELS + 1), BEYOND)
 SLOTS = {

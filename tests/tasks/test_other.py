@@ -6,11 +6,11 @@ import random
 import string
 
 import pytest
+from tests.tasks import checks
 
 from magister.tasks import other
 from magister.tasks.phrasebook import fill, load_book
 from magister.tasks.problem import BEYOND
-from tasks import checks
 
 BOOK = load_book("other")
 

@@ -6,10 +6,11 @@ import random
 from fractions import Fraction
 from itertools import pairwise
 
+from tests.tasks import branches, checks
+
 from magister.tasks import sequences
 from magister.tasks.phrasebook import Phrasebook, load_book
 from magister.tasks.problem import BEYOND, BEYOND_WARNING, Problem, state
-from tasks import branches, checks
 
 LEVELS = (*range(1, sequences.LEVELS + 1), BEYOND)
 BARE = Phrasebook("sequences", {"next": ("{s}",), "nth": ("{s}; {k}",)}, (), {})

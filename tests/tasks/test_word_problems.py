@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+from tests.tasks import branches, checks
+
 from magister.tasks import word_problems
 from magister.tasks.phrasebook import Phrasebook, load_book
 from magister.tasks.problem import BEYOND, BEYOND_WARNING, Problem, state
-from tasks import branches, checks
 
 LEVELS = (*range(1, word_problems.LEVELS + 1), BEYOND)
 SLOTS = {

@@ -13,7 +13,7 @@ from magister.chat import LocalChat
 from magister.engine.engine import Engine
 from magister.engine.limits import Limits
 from magister.engine.vocabulary import Vocabulary
-from magister.model import weights
+from magister.model import layout, weights
 from magister.model.config import DecoderConfig
 from magister.model.network import Model
 from magister.text.formats import Format, load_format
@@ -68,6 +68,7 @@ def load(model: str, *, device: str = "auto", dtype: str = "auto") -> Loaded:
     tokenizer = find_tokenizer(folder)
     form = load_format(folder, tokenizer)
     network = weights.load(folder, device=chosen, dtype=_dtype(dtype, chosen, folder))
+    layout.arrange(network)
     limits = _limits(config.decoder, form, network)
     engine = Engine(network, engine_vocabulary(tokenizer), limits)
     name = model if model in SHIPPED else (form.name if (folder / "magister.json").is_file() else folder.name)

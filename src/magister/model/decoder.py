@@ -42,17 +42,24 @@ class Attention(nn.Module):
         self.wk = Linear(dim, n_kv_heads * head_dim)
         self.wv = Linear(dim, n_kv_heads * head_dim)
         self.wo = Linear(n_heads * head_dim, dim)
+        self.joined: Tensor | None = None
+        """wq, wk and wv as one matrix, once `layout.arrange` has made them its parts."""
 
     def forward(self, x_td: Tensor, rotation: Rotation, layer: int, attend: Attend) -> Tensor:
         """[..., t, d] -> [..., t, d]."""
         lead = x_td.shape[:-1]
+        qkv_tnk = self._project(x_td).view(*lead, -1, self.head_dim)
+        qk_tnk, v_tgk = torch.split(qkv_tnk, [self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=-2)
         # One rotation for queries and keys together: decoding a small model is bound by the number of operations.
-        qk_tnk = torch.cat((self.wq(x_td), self.wk(x_td)), dim=-1).view(*lead, -1, self.head_dim)
         qk_tnk = reference.rope(qk_tnk, rotation.cos, rotation.sin)
         q_thk, k_tgk = torch.split(qk_tnk, [self.n_heads, self.n_kv_heads], dim=-2)
-        v_tgk = self.wv(x_td).view(*lead, self.n_kv_heads, self.head_dim)
         out_td: Tensor = self.wo(attend(layer, q_thk, k_tgk, v_tgk).reshape(*lead, -1))
         return out_td
+
+    def _project(self, x_td: Tensor) -> Tensor:
+        if self.joined is not None:
+            return F.linear(x_td, self.joined)
+        return torch.cat((self.wq(x_td), self.wk(x_td), self.wv(x_td)), dim=-1)
 
 
 class FeedForward(nn.Module):
@@ -63,10 +70,16 @@ class FeedForward(nn.Module):
         self.w1 = Linear(dim, hidden_dim)
         self.w2 = Linear(hidden_dim, dim)
         self.w3 = Linear(dim, hidden_dim)
+        self.joined: Tensor | None = None
+        """w1 and w3 as one matrix, once `layout.arrange` has made them its parts."""
 
     def forward(self, x_td: Tensor) -> Tensor:
         """[..., d] -> [..., d]."""
-        out_td: Tensor = self.w2(reference.swiglu(self.w1(x_td), self.w3(x_td)))
+        if self.joined is not None:
+            gate_tf, up_tf = F.linear(x_td, self.joined).chunk(2, dim=-1)
+        else:
+            gate_tf, up_tf = self.w1(x_td), self.w3(x_td)
+        out_td: Tensor = self.w2(reference.swiglu(gate_tf, up_tf))
         return out_td
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from magister.model import names, permute
 from magister.model.config import ModelConfig
 from magister.model.config_files import config_json, params_json, read_config_json, read_params_json
+from magister.model.disk import flush
 from magister.model.network import Model, build, native_parameters, set_parameter
 
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -180,19 +181,13 @@ def _write(folder: Path, layout: _Layout, description: dict[str, Any], tensors: 
     try:
         save_file(tensors, weights_new, metadata={"format": "pt"})
         text_new.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        # safetensors makes files that only their owner may read, whatever the umask.
+        weights_new.chmod(text_new.stat().st_mode)
         for new in (weights_new, text_new):
-            _flush(new)
+            flush(new)
         weights_new.replace(weights)
         text_new.replace(text)
-        _flush(folder)
+        flush(folder)
     finally:
         for new in (weights_new, text_new):
             new.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,11 +5,12 @@ Holds whatever dictionary the caller trains with; knows nothing of what is in it
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from magister.model.disk import flush
 
 NAME = "checkpoint.pt"
 
@@ -24,14 +25,13 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     try:
         with partial.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        flush(partial)
     except (OSError, RuntimeError) as error:
         # torch reports a failed write of its zip stream as RuntimeError.
         partial.unlink(missing_ok=True)
         raise OSError(f"could not write checkpoint {target}: {error}") from error
     partial.replace(target)
-    _flush_folder(folder)
+    flush(folder)
     return target
 
 
@@ -42,11 +42,3 @@ def load(folder: Path) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = torch.load(target, map_location="cpu", weights_only=True)
     return state
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

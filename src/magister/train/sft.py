@@ -35,6 +35,7 @@ class SftConfig:
 
     rows_per_batch: int
     total_steps: int
+    """May change between stop and resume: the schedule then bends to the new end."""
     optimizer: OptimizerConfig
     precision: Precision | None = None
     """Of matrix products; weights stay float32. None takes the faster one, measured at the start."""
@@ -157,7 +158,7 @@ def _state(
 def _fixed(config: SftConfig) -> dict[str, Any]:
     """What must not change between stop and resume."""
     fixed = asdict(config)
-    for free in ("checkpoint_seconds", "device", "precision", "compile"):
+    for free in ("total_steps", "checkpoint_seconds", "device", "precision", "compile"):
         del fixed[free]
     fixed["optimizer"]["betas"] = list(fixed["optimizer"]["betas"])
     return fixed

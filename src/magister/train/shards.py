@@ -6,7 +6,9 @@ A position in the data is (shard, row), so training resumes at the very batch it
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ def batches(spec: ShardSpec, rows_per_batch: int, start: Cursor) -> Iterator[tup
     A shard's last, incomplete batch is left out. Closing the iterator ends the process.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_leave_with_parent) as pool:
         number, row = start
         coming: Future[tuple[Rows, int]] = pool.submit(make_shard, spec, number)
         while True:
@@ -75,6 +77,18 @@ def _draw(make: Callable[[], Callable[[int], Sequence]]) -> Callable[[int], Sequ
     if make not in _DRAWS:
         _DRAWS[make] = make()
     return _DRAWS[make]
+
+
+def _leave_with_parent() -> None:
+    """Ends this process when the one that trains is gone, even by kill -9; its pool cannot tell."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _mix(seed: int, number: int) -> int:

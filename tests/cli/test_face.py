@@ -1,0 +1,88 @@
+"""`magister.load`, as a program uses it, on the shipped nano."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing
+
+import pytest
+
+import magister
+from magister.cli.face import LocalModel
+from magister.types import Finish, Refused, TextDelta, ThinkingDelta, assistant, fold, user
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[LocalModel]:
+    with magister.load("nano") as loaded:
+        yield loaded
+
+
+def test_chat_is_the_fold_of_stream(model: LocalModel) -> None:
+    answer = model.chat("What is 12 + 7?", max_tokens=64)
+    assert fold(model.stream("What is 12 + 7?", max_tokens=64)).message == answer.message
+    assert answer.model == "nano"
+    assert answer.usage.completion_tokens > 0
+    assert answer.usage.thinking_tokens <= answer.usage.completion_tokens
+
+
+def test_the_twins_agree(model: LocalModel) -> None:
+    async def both() -> tuple[str, list[object]]:
+        answer = await model.achat("What is 12 + 7?", max_tokens=64)
+        async with aclosing(model.astream("What is 12 + 7?", max_tokens=64)) as stream:  # type: ignore[type-var]
+            return answer.answer, [event async for event in stream]
+
+    text, events = asyncio.run(both())
+    assert text == model.chat("What is 12 + 7?", max_tokens=64).answer
+    assert isinstance(events[-1], Finish)
+
+
+def test_a_conversation_goes_on(model: LocalModel) -> None:
+    first = model.chat("What is 12 + 7?", max_tokens=64)
+    second = model.chat([user("What is 12 + 7?"), first.message, user("What is 5 + 5?")], max_tokens=64)
+    assert second.usage.prompt_tokens > first.usage.prompt_tokens
+
+
+def test_leaving_a_stream_frees_its_blocks(model: LocalModel) -> None:
+    free = model.loaded.engine.load().free_blocks
+    stream = model.stream("What is 12 + 7?", ignore_end=True)  # type: ignore[call-arg]
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    deadline = 100
+    while model.loaded.engine.load().free_blocks != free and deadline:
+        deadline -= 1
+    assert model.loaded.engine.load().free_blocks == free
+
+
+def test_seeds_repeat_and_differ(model: LocalModel) -> None:
+    def said(seed: int) -> str:
+        reply = model.chat("Hello", temperature=3.0, seed=seed, max_tokens=24)
+        return reply.thinking + reply.answer
+
+    assert said(1) == said(1)
+    assert said(1) != said(2)
+
+
+def test_events_are_typed_and_in_order(model: LocalModel) -> None:
+    kinds = [type(event) for event in model.stream("What is 12 + 7?", max_tokens=64)]
+    assert kinds[-1] is Finish
+    if ThinkingDelta in kinds and TextDelta in kinds:
+        assert kinds.index(ThinkingDelta) < kinds.index(TextDelta)
+
+
+def test_what_cannot_be_honoured_is_refused(model: LocalModel) -> None:
+    with pytest.raises(Refused, match="temperature"):
+        model.chat("x", temperature=-1.0)
+    with pytest.raises(ValueError, match="images"):
+        model.chat([user("x"), assistant("y"), user("z")], images=[b"x"])
+
+
+def test_a_forgotten_model_is_closed() -> None:
+    forgotten = magister.load("nano")
+    finalizer = forgotten._close
+    del forgotten
+    assert not finalizer.alive
+
+
+def test_unknown_models_are_named() -> None:
+    with pytest.raises(ValueError, match="no-such"):
+        magister.load("no-such")
