@@ -6,7 +6,7 @@ import asyncio
 import functools
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 import pytest
@@ -55,7 +55,7 @@ class Replay:
     closed: bool = False
     seen: list[tuple[Prompt, Sampling]] = field(default_factory=list)
 
-    async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncIterator[Chunk]:
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         self.seen.append((prompt, sampling))
         try:
             for chunk in self.chunks:
@@ -197,7 +197,7 @@ def test_closing_the_iterator_closes_the_token_model() -> None:
         events = LocalChat(model, renderer()).chat(ASK)
         assert await anext(events) == TextDelta(text="a")
         assert not model.closed
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
     asyncio.run(leave_early())
     assert model.closed

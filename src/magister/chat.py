@@ -7,7 +7,8 @@ servers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from magister.text import Parser, Renderer
@@ -21,13 +22,12 @@ class LocalChat:
     token_model: TokenModel
     renderer: Renderer
 
-    async def chat(self, request: ChatRequest) -> AsyncIterator[Event]:
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Events of all choices; closing the iterator closes the token model's."""
         # A long prompt or an image takes long enough to tokenise that other streams would notice.
         prompt = await asyncio.to_thread(self.renderer.render, request)
         choices: dict[int, _Choice] = {}
-        chunks = self.token_model.generate(prompt, request.sampling)
-        try:
+        async with aclosing(self.token_model.generate(prompt, request.sampling)) as chunks:
             async for chunk in chunks:
                 if chunk.choice not in choices:
                     parser = self.renderer.parser(prompt, request, chunk.choice)
@@ -37,8 +37,6 @@ class LocalChat:
             for choice in choices.values():
                 for event in choice.break_off():
                     yield event
-        finally:
-            await _close(chunks)
 
 
 class _Choice:
@@ -81,10 +79,3 @@ class _Choice:
         if reason is FinishReason.END and self._parser.calls:
             reason = FinishReason.TOOL_CALLS
         return Finish(reason=reason, choice=self._number, stop=chunk.stop, error=chunk.error)
-
-
-async def _close(chunks: AsyncIterator[Chunk]) -> None:
-    """The socket promises an iterator only; one that holds something can be closed."""
-    close = getattr(chunks, "aclose", None)
-    if close is not None:
-        await close()

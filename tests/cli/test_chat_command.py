@@ -61,7 +61,7 @@ def test_wrong_usage_is_exit_code_2_and_says_what(arguments: list[str], stdin: b
     ("arguments", "words"),
     [
         (["chat", "hi", "--model", "no-such-model"], b"no-such-model"),
-        (["chat", "x " * 5000], b"the context holds 2048"),
+        (["chat", "x " * 5000], b"at most 2047 fit"),
         (["inspect", "/"], b"/"),
     ],
 )

@@ -28,7 +28,7 @@ def test_chat_is_the_fold_of_stream(model: LocalModel) -> None:
 def test_the_twins_agree(model: LocalModel) -> None:
     async def both() -> tuple[str, list[object]]:
         answer = await model.achat("What is 12 + 7?", max_tokens=64)
-        async with aclosing(model.astream("What is 12 + 7?", max_tokens=64)) as stream:  # type: ignore[type-var]
+        async with aclosing(model.astream("What is 12 + 7?", max_tokens=64)) as stream:
             return answer.answer, [event async for event in stream]
 
     text, events = asyncio.run(both())
@@ -44,9 +44,9 @@ def test_a_conversation_goes_on(model: LocalModel) -> None:
 
 def test_leaving_a_stream_frees_its_blocks(model: LocalModel) -> None:
     free = model.loaded.engine.load().free_blocks
-    stream = model.stream("What is 12 + 7?", ignore_end=True)  # type: ignore[call-arg]
+    stream = model.stream("What is 12 + 7?", temperature=2.0)
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     deadline = 100
     while model.loaded.engine.load().free_blocks != free and deadline:
         deadline -= 1

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from magister.kernels import reference
-from magister.model.rope import frequencies, image_rotation, text_rotation
+from magister.model.rope import frequencies, image_rotation, make_wheel, text_rotation
 
 CPU = torch.device("cpu")
 
@@ -38,14 +38,14 @@ def _rotated_as_complex(x_thk: Tensor, angles_tj: Tensor) -> Tensor:
 def test_rope_is_a_complex_product() -> None:
     x_thk, positions_t = torch.randn(6, 3, 8), torch.tensor([0, 1, 2, 500, 40_000, 131_071])
     angles_tj = positions_t[:, None] * torch.tensor([1e9 ** (-2 * j / 8) for j in range(4)])
-    rotation = text_rotation(positions_t, 8, 1e9)
+    rotation = text_rotation(positions_t, make_wheel(8, 1e9, CPU))
     out_thk = reference.rope(x_thk, rotation.cos, rotation.sin)
     assert torch.allclose(out_thk, _rotated_as_complex(x_thk, angles_tj), atol=1e-5)
     assert torch.equal(out_thk[0], x_thk[0])
 
 
 def test_rope_in_bfloat16_rounds_once() -> None:
-    x_thk, rotation = torch.randn(4, 2, 8).bfloat16(), text_rotation(torch.arange(4) + 1000, 8, 1e4)
+    x_thk, rotation = torch.randn(4, 2, 8).bfloat16(), text_rotation(torch.arange(4) + 1000, make_wheel(8, 1e4, CPU))
     out_thk = reference.rope(x_thk, rotation.cos, rotation.sin)
     assert torch.equal(out_thk, reference.rope(x_thk.float(), rotation.cos, rotation.sin).bfloat16())
 

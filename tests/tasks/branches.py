@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from tests.tasks.checks import evaluate
 
-from magister.tasks.phrasebook import fill
+from magister.tasks.phrasebook import expand
 
 _CHOICE = re.compile(r"\[\[([^\[\]]*)\]\]")
 _EQUATION = re.compile(r"(?<![\w)|])([(\d][\d+*/()-]*|-\d[\d+*/()-]*)=(-?\d+)(?![\d:|*/+-])")
@@ -29,7 +29,7 @@ def odd_templates(templates: Iterable[str], slots: set[str]) -> list[str]:
     """The templates whose slots are not exactly these, once each, or that give odd spaces in 20 fillings."""
     rng, odd = random.Random(0), []
     for template in templates:
-        texts = [fill(rng, template, **dict.fromkeys(slots, "Xy")) for _ in range(20)]
+        texts = [expand(rng, template).format(**dict.fromkeys(slots, "Xy")) for _ in range(20)]
         spaced = any("  " in text or text != text.strip() or "[[" in text or "|" in text for text in texts)
         if slots_of(template) != sorted(slots) or spaced:
             odd.append(template)

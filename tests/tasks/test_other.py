@@ -9,7 +9,7 @@ import pytest
 from tests.tasks import checks
 
 from magister.tasks import other
-from magister.tasks.phrasebook import fill, load_book
+from magister.tasks.phrasebook import expand, load_book
 from magister.tasks.problem import BEYOND
 
 BOOK = load_book("other")
@@ -56,7 +56,7 @@ def test_a_book_without_words_will_do() -> None:
 def test_every_template_fills_cleanly() -> None:
     for template in BOOK.kinds["any"]:
         for seed in range(8):
-            text = fill(random.Random(seed), template, topic="{topic}", name="{name}")
+            text = expand(random.Random(seed), template).format(topic="{topic}", name="{name}")
             named = [name for _, name, _, _ in string.Formatter().parse(text) if name in ("topic", "name")]
             assert len(named) == len(set(named)), text
             assert "[[" not in text, text

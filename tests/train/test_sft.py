@@ -58,13 +58,13 @@ def test_a_shard_is_a_function_of_seed_and_number() -> None:
 def test_batches_go_on_from_any_cursor() -> None:
     source = batches(SPEC, 2, Cursor(0, 0))
     seen = [next(source) for _ in range(12)]
-    source.close()  # type: ignore[attr-defined]
+    source.close()
     resumed = batches(SPEC, 2, seen[6][1])
     for rows, cursor in seen[7:]:
         again, again_cursor = next(resumed)
         assert (rows.ids_rt == again.ids_rt).all()
         assert cursor == again_cursor
-    resumed.close()  # type: ignore[attr-defined]
+    resumed.close()
 
 
 def test_packed_loss_equals_the_loss_of_each_sequence_alone() -> None:

@@ -150,7 +150,7 @@ def _answer(model: face.LocalModel, messages: list[Message], options: ChatOption
     except KeyboardInterrupt:
         code = 130
     finally:
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
     reply = fold(events)
     errors = [choice.error for choice in reply.choices if choice.error]
     if errors:

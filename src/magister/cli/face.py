@@ -10,7 +10,7 @@ import asyncio
 import queue
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +135,7 @@ class LocalModel:
         images: Iterable[str | Path | bytes] = (),
         system_prompt: SystemPrompt = SystemPrompt.ADD,
         **sampling: Unpack[SamplingOptions],
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """The answer's events as they come. Closing the iterator stops the work."""
         request = self._request(prompt, system, images, system_prompt, sampling)
         events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
@@ -169,10 +169,10 @@ class LocalModel:
         images: Iterable[str | Path | bytes] = (),
         system_prompt: SystemPrompt = SystemPrompt.ADD,
         **sampling: Unpack[SamplingOptions],
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """`stream`, on the caller's loop. Close it (`contextlib.aclosing`) to stop the work."""
         request = self._request(prompt, system, images, system_prompt, sampling)
-        async with aclosing(self.loaded.chat.chat(request)) as events:  # type: ignore[type-var]
+        async with aclosing(self.loaded.chat.chat(request)) as events:
             async for event in events:
                 yield event
 
@@ -190,7 +190,7 @@ class LocalModel:
 
     async def _pump(self, request: ChatRequest, events: queue.SimpleQueue[Event | BaseException | None]) -> None:
         try:
-            async with aclosing(self.loaded.chat.chat(request)) as stream:  # type: ignore[type-var]
+            async with aclosing(self.loaded.chat.chat(request)) as stream:
                 async for event in stream:
                     events.put(event)
             events.put(None)

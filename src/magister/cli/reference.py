@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import click
 import typer
 
 from magister.cli.main import app
@@ -25,21 +25,19 @@ def render() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-    if isinstance(command, click.Group):
+def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    if hasattr(command, "commands"):
         for child in sorted(command.commands):
             yield from _commands(f"{name} {child}", command.commands[child])
     else:
         yield name, command
 
 
-def _row(parameter: click.Parameter) -> str:
-    if isinstance(parameter, click.Option):
-        shown, help_ = ", ".join(f"`{option}`" for option in [*parameter.opts, *parameter.secondary_opts]), parameter.help
-    else:
-        shown, help_ = f"`{(parameter.name or '').upper()}`", getattr(parameter, "help", "")
+def _row(parameter: Any) -> str:
+    option = parameter.param_type_name == "option"
+    names = [*parameter.opts, *parameter.secondary_opts] if option else [parameter.name.upper()]
     default = "" if parameter.default in (None, (), []) else f"`{parameter.default}`"
-    return f"| {shown} | {help_ or ''} | {default} |"
+    return f"| {', '.join(f'`{name}`' for name in names)} | {parameter.help or ''} | {default} |"
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def wilson(correct: int, n: int) -> Interval:
     z, p = 1.959964, correct / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Interval(p, max(0.0, middle - half), min(1.0, middle + half))
+    return Interval(p, 0.0 if correct == 0 else middle - half, 1.0 if correct == n else middle + half)
 
 
 def problems(family: str, n: int, seed: int, book: str, *, beyond: bool = False) -> list[Problem]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from magister.kernels import reference
 from magister.model.config import DecoderConfig
 from magister.model.layers import Embedding, Linear, RMSNorm
-from magister.model.rope import Rotation, text_rotation
+from magister.model.rope import Rotation, Wheel, make_wheel, text_rotation
 
 
 class Attend(Protocol):
@@ -117,6 +117,8 @@ class Decoder(nn.Module):
             )
             for _ in range(c.n_layers)
         )
+        self.wheel: Wheel | None = None
+        """Of the rotation, once `layout.arrange` has put it where the weights are; else made in each pass."""
         self.norm = RMSNorm(c.dim, c.norm_eps)
         self.output = None if c.tied_embeddings else Linear(c.dim, c.vocab_size)
 
@@ -132,7 +134,10 @@ class Decoder(nn.Module):
         `positions_t` is the integer position of each token in its own sequence, [..., t].
         """
         x_td = ids_or_x if ids_or_x.is_floating_point() else self.embed(ids_or_x)
-        rotation = text_rotation(positions_t, self.config.head_dim, self.config.rope_theta)
+        wheel = self.wheel
+        if wheel is None:
+            wheel = make_wheel(self.config.head_dim, self.config.rope_theta, positions_t.device)
+        rotation = text_rotation(positions_t, wheel)
         for index, layer in enumerate(self.layers):
             x_td = layer(x_td, rotation, index, attend)
         hidden_td: Tensor = self.norm(x_td)

@@ -13,6 +13,7 @@ from torch import Tensor
 from magister.model.decoder import Attention, Block, FeedForward
 from magister.model.layers import Linear
 from magister.model.network import Model
+from magister.model.rope import make_wheel
 
 
 @torch.no_grad()
@@ -27,8 +28,11 @@ def arrange(model: Model) -> None:
         feed_forward.joined = _join(feed_forward.w1, feed_forward.w3)
         _join(attention.wo)
         _join(feed_forward.w2)
-    if model.decoder.output is not None:
-        _join(model.decoder.output)
+    decoder = model.decoder
+    if decoder.output is not None:
+        _join(decoder.output)
+    config = decoder.config
+    decoder.wheel = make_wheel(config.head_dim, config.rope_theta, decoder.tok_embeddings.weight.device)
 
 
 def _join(*linears: Linear) -> Tensor:

@@ -27,17 +27,32 @@ def frequencies(head_dim: int, theta: float, device: torch.device) -> Tensor:
     return 1.0 / (theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim))
 
 
-def text_rotation(positions_t: Tensor, head_dim: int, theta: float) -> Rotation:
-    """The rotation of tokens at integer positions [..., t]."""
-    angles_tj = positions_t[..., None].float() * frequencies(head_dim, theta, positions_t.device)
-    return _rotation(angles_tj)
+class Wheel(NamedTuple):
+    """What text rotations of one head dim and base have in common: both [k], float32."""
+
+    turns: Tensor
+    """The frequency of each pair, written twice."""
+    signs: Tensor
+    """-1 for the first of a pair, 1 for the second."""
+
+
+def make_wheel(head_dim: int, theta: float, device: torch.device) -> Wheel:
+    """The wheel of a decoder."""
+    turns_k = frequencies(head_dim, theta, device).repeat_interleave(2)
+    return Wheel(turns_k, torch.tensor([-1.0, 1.0], device=device).repeat(head_dim // 2))
+
+
+def text_rotation(positions_t: Tensor, wheel: Wheel) -> Rotation:
+    """The rotation of tokens at integer positions [..., t]. Few operations: a decoded token pays for it alone."""
+    angles_tk = positions_t[..., None, None] * wheel.turns
+    return Rotation(angles_tk.cos(), angles_tk.sin() * wheel.signs)
 
 
 def image_rotation(height: int, width: int, head_dim: int, theta: float, device: torch.device) -> Rotation:
     """The rotation of a grid of height x width patches, flattened row by row (t = height * width).
 
     Even-numbered frequencies turn with the row and fill the first half of the pairs, odd-numbered ones turn with the
-    column and fill the second (Pixtral; facts sheet 3.1).
+    column and fill the second (Pixtral, arXiv 2410.07073).
     """
     freqs_j = frequencies(head_dim, theta, device)
     rows_h = torch.arange(height, dtype=torch.float32, device=device)

@@ -12,7 +12,7 @@ import re
 from typing import NamedTuple
 
 from magister.answers.exact import extract, same
-from magister.tasks.phrasebook import Phrasebook, fill
+from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
 
 NAME = "logic"
@@ -73,9 +73,9 @@ def _order(rng: random.Random, level: int, book: Phrasebook) -> Problem:
     for upper in clues:
         role = rng.choice(("more", "less"))
         a, b = (upper, upper + 1) if role == "more" else (upper + 1, upper)
-        parts.append(fill(rng, theme[role], a=people[a], b=people[b]))
+        parts.append(book.say(rng, (theme[role],), a=people[a], b=people[b]))
         operands += [upper, role]
-    prompt = " ".join([*parts, fill(rng, theme[f"ask_{ask}"])])
+    prompt = " ".join([*parts, book.say(rng, (theme[f"ask_{ask}"],))])
     lines = [", ".join(f"{people[upper]}>{people[upper + 1]}" for upper in clues) + f"; {ask}?"]
     for first, last in _growth(clues):
         lines.append(">".join(people[first : last + 1]))
@@ -102,15 +102,17 @@ def _truth(rng: random.Random, level: int, book: Phrasebook) -> Problem:
     extra = 1 if level in (2, 4) else 0
     statements = _statements(rng, truths, extra)
     anchor = rng.randrange(len(people))
-    known = fill(rng, rng.choice(_KNOWN_TRUE if truths[anchor] else _KNOWN_FALSE), name=people[anchor])
-    intro = fill(rng, theme["intro"], names=", ".join(people[:-1]) + f" and {people[-1]}")
+    known = book.say(rng, _KNOWN_TRUE if truths[anchor] else _KNOWN_FALSE, name=people[anchor])
+    intro = book.say(rng, (theme["intro"],), names=", ".join(people[:-1]) + f" and {people[-1]}")
     said = [
-        fill(rng, theme["honest" if statement.honest else "liar"], a=people[statement.by], b=people[statement.about])
+        book.say(
+            rng, (theme["honest" if statement.honest else "liar"],), a=people[statement.by], b=people[statement.about]
+        )
         for statement in statements
     ]
     early = rng.random() < 0.5
     body = [known, *said] if early else [*said, known]
-    prompt = " ".join([intro, *body, fill(rng, theme["ask"])])
+    prompt = " ".join([intro, *body, book.say(rng, (theme["ask"],))])
     operands: list[int | str] = [len(people), anchor, _word(truths[anchor]), "early" if early else "late"]
     for statement in statements:
         operands += [statement.by, statement.about, _word(statement.honest)]

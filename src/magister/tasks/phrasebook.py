@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+_TRIES = 200
 _CHOICE = re.compile(r"\[\[([^\[\]]*)\]\]")
 
 
@@ -28,13 +29,26 @@ class Phrasebook:
     """Sets of templates that belong together (one comparison, one island), by role."""
     words: dict[str, tuple[str, ...]]
     """Word lists: `names`, `nouns`, `topics`, `words` as the family needs."""
+    without: frozenset[str] = frozenset()
+    """Templates that are never said, whichever way choices would lead to them: the held-out ones, in training."""
 
     def phrase(self, rng: random.Random, kind: str, /, **slots: object) -> str:
         """One phrasing of `kind`, its choices taken at random, its slots filled."""
-        return fill(rng, rng.choice(self.kinds[kind]), **slots)
+        return self.say(rng, self.kinds[kind], **slots)
+
+    def say(self, rng: random.Random, templates: tuple[str, ...], /, **slots: object) -> str:
+        """One of `templates`, its choices taken at random, its slots filled.
+
+        Raises `ValueError` where all of them seem to be in `without`.
+        """
+        for _ in range(_TRIES):
+            template = expand(rng, rng.choice(templates))
+            if template not in self.without:
+                return template.format(**slots)
+        raise ValueError(f"{self.family}: {templates[0]!r} and its like lead to held-out phrasings only")
 
     def theme(self, rng: random.Random) -> dict[str, str]:
-        """One coherent set of templates; fill each with `fill`."""
+        """One coherent set of templates; say each with `say`."""
         return rng.choice(self.themes)
 
     def word(self, rng: random.Random, name: str) -> str:
@@ -46,14 +60,13 @@ class Phrasebook:
         return rng.sample(self.words[name], count)
 
 
-def fill(rng: random.Random, template: str, /, **slots: object) -> str:
-    """`template` with its choices taken at random and its slots filled."""
+def expand(rng: random.Random, template: str) -> str:
+    """`template` with its choices taken at random, its slots still open."""
     while True:
         chosen = _CHOICE.sub(lambda match: rng.choice(match.group(1).split("|")), template)
         if chosen == template:
-            break
+            return chosen
         template = chosen
-    return template.format(**slots)
 
 
 @cache

@@ -143,4 +143,6 @@ def _training_book(family: str, words: tuple[str, ...], strange: float) -> Phras
         extra = [word.capitalize() if name == "names" else word for word in words if word.casefold() not in taken]
         copies = round(len(extra) * (1 - strange) / (strange * len(kept))) if extra and strange > 0 else 1
         lists[name] = tuple(kept * max(1, copies) + extra)
-    return replace(book, words=lists)
+    said = {template for listed in held_out.kinds.values() for template in listed}
+    said |= {template for theme in held_out.themes for template in theme.values()}
+    return replace(book, words=lists, without=frozenset(said))

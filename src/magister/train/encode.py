@@ -28,7 +28,9 @@ class Encoder:
     think_open: int
     think_close: int
     official: tuple[int, ...]
-    """Ids of the official reasoning instruction, without the system tags."""
+    """Ids of the official reasoning instruction up to its last text, without the system tags."""
+    official_end: str
+    """Its last text."""
 
     def encode(self, conversation: Conversation) -> Sequence:
         """The whole conversation; learned are replies from `[THINK]` to the end of turn, but no forced token."""
@@ -40,10 +42,10 @@ class Encoder:
 
         if conversation.official or conversation.system:
             # A user's own system message follows the instruction after a blank line, as the renderer joins them.
-            joined = f"\n\n{conversation.system}" if conversation.official else conversation.system
-            own = self.text(joined) if conversation.system else []
+            texts = [self.official_end if conversation.official else "", conversation.system]
+            told = self.text("\n\n".join(text for text in texts if text))
             instruction = list(self.official) if conversation.official else []
-            put([self.system_open, *instruction, *own, self.system_close], False)
+            put([self.system_open, *instruction, *told, self.system_close], False)
         for turn in conversation.turns:
             put([self.user_open, *self.text(turn.user), self.user_close], False)
             if turn.thinking or turn.cut:

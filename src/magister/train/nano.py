@@ -162,7 +162,8 @@ def vocabulary(conversations: int = 20_000, general: int = 1000) -> dict[str, ob
 def make_encoder(tokenizer: Tokenizer) -> Encoder:
     """The training encoder of a tokenizer, with the official instruction of its format."""
     official: list[int] = []
-    for part in detect_format(tokenizer).instruction:
+    *parts, last = detect_format(tokenizer).instruction
+    for part in parts:
         ids = list(tokenizer.encode_text(part.text))
         official += ids if isinstance(part, Text) else [tokenizer.id("[THINK]"), *ids, tokenizer.id("[/THINK]")]
     return Encoder(
@@ -176,6 +177,7 @@ def make_encoder(tokenizer: Tokenizer) -> Encoder:
         think_open=tokenizer.id("[THINK]"),
         think_close=tokenizer.id("[/THINK]"),
         official=tuple(official),
+        official_end=last.text,
     )
 
 

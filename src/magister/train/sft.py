@@ -81,7 +81,7 @@ def train(model: Model, spec: ShardSpec, config: SftConfig, folder: Path) -> Non
             if now - last_saved > config.checkpoint_seconds or step == config.total_steps:
                 checkpoint.save(folder, _state(model, optimizer, config, precision, step, tokens, cursor))
                 last_saved = time.monotonic()
-    source.close()  # type: ignore[attr-defined]
+    source.close()
     model.eval()
 
 

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -49,7 +49,7 @@ def make_shard(spec: ShardSpec, number: int) -> tuple[Rows, int]:
     return Rows(rows.ids_rt[order], rows.segments_rt[order], rows.targets_rt[order]), spec.size - len(fitting)
 
 
-def batches(spec: ShardSpec, rows_per_batch: int, start: Cursor) -> Iterator[tuple[Rows, Cursor]]:
+def batches(spec: ShardSpec, rows_per_batch: int, start: Cursor) -> Generator[tuple[Rows, Cursor], None, None]:
     """Batches from `start` on without end, each with the cursor of the batch after it.
 
     A shard's last, incomplete batch is left out. Closing the iterator ends the process.

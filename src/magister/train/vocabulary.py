@@ -42,6 +42,7 @@ def choose_tokens(encode: Iterable[list[bytes]], ranks: dict[bytes, int], count:
 
 def ancestry(token: bytes, ranks: dict[bytes, int]) -> set[bytes]:
     """The token and every piece that byte-pair merging passes through on the way to it."""
+    assert token in ranks, token
     pieces = [bytes([byte]) for byte in token]
     seen = {token}
     while len(pieces) > 1:

@@ -7,7 +7,7 @@ class TooLong(ValueError):
     """The prompt, or prompt and answer, exceed what the model can hold."""
 
     def __init__(self, tokens: int, limit: int) -> None:
-        super().__init__(f"the prompt has {tokens} tokens, the context holds {limit}")
+        super().__init__(f"the prompt has {tokens} tokens, at most {limit} fit into the context with an answer")
         self.tokens = tokens
         """What was asked for."""
         self.limit = limit

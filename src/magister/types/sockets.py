@@ -1,11 +1,11 @@
 """The two sockets everything composes through, and the one for weights in flight.
 
-Closing an iterator cancels the work behind it, all the way down.
+Closing an iterator (`contextlib.aclosing`) cancels the work behind it, all the way down.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
 from magister.types.events import Event
@@ -16,7 +16,7 @@ from magister.types.tokens import Chunk, Prompt, Sampling
 class TokenModel(Protocol):
     """Tokens in, tokens out."""
 
-    def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncIterator[Chunk]:
+    def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """Chunks of all `sampling.n` sequences, each named by its `choice`, as steps give them.
 
         Raises, at the first step of the iterator, `TooLong`, `Refused` or `Busy`.
@@ -27,7 +27,7 @@ class TokenModel(Protocol):
 class ChatModel(Protocol):
     """Messages in, events out."""
 
-    def chat(self, request: ChatRequest) -> AsyncIterator[Event]:
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Events of all choices; each choice's last one is its `Finish`.
 
         Raises, at the first step of the iterator, `TooLong`, `Refused`, `Busy` or `Upstream`.

@@ -1,0 +1,136 @@
+import random
+from dataclasses import replace
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+from magister.cli import compose
+from magister.tasks import BEYOND, FAMILIES, HONEST, Split, is_held_out, load_book
+from magister.tasks.family import draw
+from magister.text.render import Renderer
+from magister.text.tokenizer import Tokenizer, load_tokenizer
+from magister.train import nano
+from magister.train.conversations import Conversation, ConversationSource, Turn, _training_book
+from magister.train.noise import retype
+from magister.train.vocabulary import plain_words, real_ranks
+from magister.types import ChatRequest, Message, Thinking, assistant, system, user
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return load_tokenizer(compose.find("nano") / "tekken.json")
+
+
+@pytest.fixture(scope="module")
+def source() -> ConversationSource:
+    return ConversationSource(nano.MIXTURE, ())
+
+
+def messages(conversation: Conversation) -> list[Message]:
+    told = [system(conversation.system)] if conversation.system else []
+    turns = []
+    for turn in conversation.turns:
+        said = [Thinking(turn.thinking), turn.reply] if turn.thinking else [turn.reply]
+        turns += [user(turn.user), assistant(*said)]
+    return [*told, *turns]
+
+
+def test_the_same_seed_gives_the_same_conversation(source: ConversationSource) -> None:
+    first = [source.draw(seed) for seed in range(50)]
+    assert first == [source.draw(seed) for seed in range(50)]
+    assert len(set(first)) > 45
+
+
+def test_training_encodes_what_the_renderer_renders(source: ConversationSource, tokenizer: Tokenizer) -> None:
+    from magister.text.formats import detect_format
+
+    encoder = nano.make_encoder(tokenizer)
+    official = detect_format(tokenizer)
+    silent = replace(official, instruction=(), closing="")
+    checked = 0
+    for seed in range(300):
+        conversation = source.draw(seed)
+        if any(turn.cut and not turn.thinking for turn in conversation.turns):
+            continue
+        ids = encoder.encode(conversation).ids
+        told = messages(conversation)
+        renderer = Renderer(tokenizer, official if conversation.official else silent)
+        prompt = renderer.render(ChatRequest(messages=tuple(told[:-1]))).ids
+        assert ids == (*prompt, *renderer.reply(told[-1]))
+        checked += 1
+    assert checked > 250
+
+
+def test_only_replies_are_learned_and_no_forced_token(tokenizer: Tokenizer) -> None:
+    encoder = nano.make_encoder(tokenizer)
+    cut = encoder.encode(Conversation((Turn("1+1?", "1+", "**2**", cut=True),)))
+    whole = encoder.encode(Conversation((Turn("1+1?", "1+1=2", "**2**"),)))
+    for sequence, close in ((cut, False), (whole, True)):
+        opened = sequence.ids.index(encoder.think_open)
+        assert not any(sequence.learn[:opened])
+        assert sequence.learn[opened]
+        assert sequence.learn[sequence.ids.index(encoder.think_close)] is close
+        assert sequence.learn[-1]
+        assert sequence.ids[-1] == encoder.end
+
+
+def test_the_mixture_has_the_shares_the_recipe_promises(source: ConversationSource) -> None:
+    drawn = [source.draw(seed) for seed in range(3000)]
+    turns = [turn for conversation in drawn for turn in conversation.turns]
+    told = sum(conversation.official or bool(conversation.system) for conversation in drawn) / len(drawn)
+    assert 0.08 < told < 0.12
+    assert 0.03 < sum(turn.cut for turn in turns) / len(turns) < 0.07
+    assert 0.08 < sum(not turn.thinking and not turn.cut for turn in turns) / len(turns) < 0.16
+
+
+def test_no_training_problem_is_held_out() -> None:
+    for name, module in FAMILIES.items():
+        book, rng = load_book(name), random.Random(1)
+        for number in range(150):
+            level = 1 + number % module.LEVELS
+            problem = draw(module, rng, level, book, Split.TRAIN)
+            assert not problem.operands or not is_held_out(name, problem.kind, problem.operands)
+            if name not in HONEST:
+                held = draw(module, rng, level if number % 5 else BEYOND, book, Split.HELD_OUT)
+                assert is_held_out(name, held.kind, held.operands)
+
+
+def test_no_training_word_is_held_out() -> None:
+    words = plain_words(real_ranks())
+    for name in FAMILIES:
+        taken = {word.casefold() for listed in load_book(name, "held_out").words.values() for word in listed}
+        book = _training_book(name, words, 0.3)
+        for listed in book.words.values():
+            assert not taken & {word.casefold() for word in listed}
+
+
+def test_no_training_phrasing_is_a_held_out_one() -> None:
+    words = plain_words(real_ranks(), most=50)
+    for name in FAMILIES:
+        book, held_out = _training_book(name, words, 0.3), load_book(name, "held_out")
+        held = {template for listed in held_out.kinds.values() for template in listed}
+        held |= {template for theme in held_out.themes for template in theme.values()}
+        assert held == book.without
+        rng = random.Random(2)
+        for kind, templates in book.kinds.items():
+            slots = {
+                slot: f"{{{slot}}}" for template in templates for _, slot, _, _ in Formatter().parse(template) if slot
+            }
+            assert all(book.phrase(rng, kind, **slots) not in held for _ in range(300))
+
+
+def test_noise_keeps_digits_and_careful_noise_keeps_letters() -> None:
+    rng = random.Random(0)
+    prompt = "Please solve 3x + 5 = 20 for Ada"
+    for _ in range(300):
+        noisy = retype(rng, prompt, careful=False)
+        assert [one for one in noisy if one.isdigit()] == list("3520")
+        assert "solve 3x + 5 = 20 for Ada" in retype(rng, prompt, careful=True)
+
+
+def test_the_shipped_tokenizer_is_made_by_the_recipe_format(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    assert tokenizer.size == nano.VOCABULARY
+    assert tokenizer.version == "v13"
+    assert (tokenizer.id("[THINK]"), tokenizer.id("[/THINK]")) == (34, 35)
+    assert len(tokenizer.encode_text("1234567890")) == 10
