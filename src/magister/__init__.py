@@ -17,9 +17,9 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(model: str = "nano", *, device: str = "auto", dtype: str = "auto") -> LocalModel:
+def load(model: str = "nano", *, device: str = "auto", dtype: str = "auto", context: int | None = None) -> LocalModel:
     """A model by name (`nano`) or by the path of a checkpoint folder, ready to chat; see `cli.face.load`."""
     # Here and not above: importing the torch-free rooms must not import torch.
     from magister.cli import face
 
-    return face.load(model, device=device, dtype=dtype)
+    return face.load(model, device=device, dtype=dtype, context=context)

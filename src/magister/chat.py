@@ -12,7 +12,18 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from magister.text import Parser, Renderer
-from magister.types import ChatRequest, Chunk, Event, Finish, FinishReason, Timings, TokenModel, Usage
+from magister.types import (
+    Annotation,
+    ChatRequest,
+    Chunk,
+    Event,
+    Finish,
+    FinishReason,
+    ThinkingDelta,
+    Timings,
+    TokenModel,
+    Usage,
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,11 @@ class _Choice:
     def read(self, chunk: Chunk) -> Iterator[Event]:
         assert not self._finished, f"choice {self._number} goes on after its finish"
         self._completion_tokens += len(chunk.ids)
-        yield from self._parser.feed(chunk)
+        for event in self._parser.feed(chunk):
+            yield event
+            if isinstance(event, ThinkingDelta) and event.closed:
+                data = {"tokens": self._parser.thinking_tokens}
+                yield Annotation(kind="thought", data=data, choice=self._number)
         if chunk.finish is not None:
             self._finished = True
             yield self._usage(chunk.cached_tokens, chunk.timings or Timings())

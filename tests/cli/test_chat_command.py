@@ -48,6 +48,11 @@ def test_standard_input_is_the_question_and_the_answer_goes_to_standard_output()
         (["chat", "hi", "--image", "no-such-file.png"], None, b"no-such-file.png"),
         (["chat", "hi", "--no-such-option"], None, b"no-such-option"),
         (["train", "sft", "no-such-recipe"], None, b"no-such-recipe"),
+        (["train", "sft", "nano", "--rows", "0"], None, b"--rows"),
+        (["chat", "hi", "--device", "tpu"], None, b"--device"),
+        (["chat", "hi", "--dtype", "fp7"], None, b"--dtype"),
+        (["chat", "hi", "--top-p", "0.5"], None, b"no effect"),
+        (["chat", "hi", "--context", "1"], None, b"--context"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_says_what(arguments: list[str], stdin: bytes | None, words: bytes) -> None:
@@ -61,7 +66,7 @@ def test_wrong_usage_is_exit_code_2_and_says_what(arguments: list[str], stdin: b
     ("arguments", "words"),
     [
         (["chat", "hi", "--model", "no-such-model"], b"no-such-model"),
-        (["chat", "x " * 5000], b"at most 2047 fit"),
+        (["chat", "x " * 5000], b"at most 1023 fit"),
         (["inspect", "/"], b"/"),
     ],
 )
@@ -99,6 +104,21 @@ def test_control_c_prints_what_there_is_and_exits_130() -> None:
     assert process.returncode == 130, errors
     assert len(first + rest) > 1
     assert b"Traceback" not in errors
+    assert b"Task was" not in errors
+
+
+def test_closed_standard_input_is_wrong_usage() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"{sys.executable}" -c "{COMMAND[2]}" chat <&-'], capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+
+
+def test_the_version_is_the_packages() -> None:
+    import magister
+
+    assert run("--version").stdout.decode().strip() == f"magister {magister.__version__}"
 
 
 def test_inspect_counts_the_24b_without_allocating_it() -> None:

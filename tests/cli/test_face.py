@@ -1,14 +1,17 @@
 """`magister.load`, as a program uses it, on the shipped nano."""
 
 import asyncio
+import contextlib
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import aclosing
 
 import pytest
 
 import magister
-from magister.cli.face import LocalModel
-from magister.types import Finish, Refused, TextDelta, ThinkingDelta, assistant, fold, user
+from magister.cli.face import LocalModel, SamplingOptions
+from magister.types import Finish, Refused, Sampling, TextDelta, ThinkingDelta, assistant, fold, user
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,54 @@ def test_a_forgotten_model_is_closed() -> None:
 def test_unknown_models_are_named() -> None:
     with pytest.raises(ValueError, match="no-such"):
         magister.load("no-such")
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": "hot"}, {"seed": "x"}, {"top_p": None}, {"seed": 1.5}, {"no_such": 1}, {"grammar": "x"}]
+)
+def test_wrong_options_are_refused_and_never_hang(model: LocalModel, options: SamplingOptions) -> None:
+    with pytest.raises(Refused):
+        model.chat("hi", **options)
+
+
+def test_one_stop_string_is_one_stop_string(model: LocalModel) -> None:
+    whole = model.chat("What is 12 + 7?", max_tokens=64).answer
+    assert model.chat("What is 12 + 7?", max_tokens=64, stop="answer").answer == whole.split("answer")[0]
+
+
+def test_a_prompt_must_be_words_or_messages(model: LocalModel) -> None:
+    with pytest.raises(ValueError, match="prompt"):
+        model.chat(["hi"])  # type: ignore[list-item]
+
+
+def test_options_are_the_fields_of_sampling() -> None:
+    assert set(SamplingOptions.__annotations__) == set(Sampling.__struct_fields__)
+
+
+def test_closing_ends_streams_in_flight_and_refuses_new_ones() -> None:
+    loaded = magister.load("nano")
+    ended = threading.Event()
+
+    def read() -> None:
+        with contextlib.suppress(RuntimeError):
+            for _ in loaded.stream("What is 12 + 7?", ignore_end=True):
+                pass
+        ended.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    time.sleep(0.2)
+    loaded.close()
+    assert ended.wait(20)
+    reader.join()
+    with pytest.raises(RuntimeError, match="closed"):
+        loaded.chat("hi")
+
+
+def test_the_context_may_be_smaller_and_never_larger() -> None:
+    with magister.load("nano", context=64) as small:
+        assert small.loaded.context == 64
+        reply = small.chat("What is 12 + 7?", ignore_end=True)
+        assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 64
+    with pytest.raises(ValueError, match="4096"):
+        magister.load("nano", context=4096)

@@ -43,6 +43,13 @@ def test_problems_are_held_out_different_and_repeatable(family: str) -> None:
     assert {problem.level for problem in asked} == set(range(1, FAMILIES[family].LEVELS + 1))
 
 
+def test_a_small_family_gives_all_its_prompts_and_more_are_only_added() -> None:
+    everything = problems("greeting", 500, seed=0, book="held_out")
+    assert len(everything) == 39
+    for n in (10, 39, 40):
+        assert problems("greeting", n, seed=0, book="held_out") == everything[:n]
+
+
 def test_a_broken_model_is_no_weak_model() -> None:
     asked = problems("arithmetic", 3, seed=0, book="held_out")
     with pytest.raises(RuntimeError, match="unknown prompt"):

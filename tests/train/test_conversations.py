@@ -11,7 +11,7 @@ from magister.tasks.family import draw
 from magister.text.render import Renderer
 from magister.text.tokenizer import Tokenizer, load_tokenizer
 from magister.train import nano
-from magister.train.conversations import Conversation, ConversationSource, Turn, _training_book
+from magister.train.conversations import DIRECT_ASKS, Conversation, ConversationSource, Turn, _training_book
 from magister.train.noise import retype
 from magister.train.vocabulary import plain_words, real_ranks
 from magister.types import ChatRequest, Message, Thinking, assistant, system, user
@@ -82,6 +82,17 @@ def test_the_mixture_has_the_shares_the_recipe_promises(source: ConversationSour
     assert 0.08 < told < 0.12
     assert 0.03 < sum(turn.cut for turn in turns) / len(turns) < 0.07
     assert 0.08 < sum(not turn.thinking and not turn.cut for turn in turns) / len(turns) < 0.16
+
+
+def test_the_share_of_direct_answers_is_of_easy_problems_with_a_thought(source: ConversationSource) -> None:
+    turns = [turn for seed in range(6000) for turn in source.draw(seed).turns]
+    asked = sum(turn.user.endswith(DIRECT_ASKS) for turn in turns)
+    never = ConversationSource(replace(nano.MIXTURE, direct=0.0), ())
+    always = ConversationSource(replace(nano.MIXTURE, direct=1.0), ())
+    easy = sum(turn.user.endswith(DIRECT_ASKS) for seed in range(6000) for turn in always.draw(seed).turns)
+    assert not any(turn.user.endswith(DIRECT_ASKS) for seed in range(500) for turn in never.draw(seed).turns)
+    assert nano.MIXTURE.direct == 0.15
+    assert asked / easy == pytest.approx(0.15, abs=0.03)
 
 
 def test_no_training_problem_is_held_out() -> None:

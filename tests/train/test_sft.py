@@ -1,6 +1,8 @@
 """The loop on a tiny model and real conversations: it learns, it resumes, it never mixes sequences."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +14,8 @@ from tests.counting import MakeCountUp, count_up
 from magister.model.config import DecoderConfig, ModelConfig
 from magister.model.network import Model, build, init_weights
 from magister.train import checkpoint
-from magister.train.optimizer import OptimizerConfig
+from magister.train.interrupt import first_interrupt
+from magister.train.optimizer import Optimizer, OptimizerConfig
 from magister.train.packing import Rows, pack
 from magister.train.progress import read_log
 from magister.train.sft import SftConfig, _loss_function, packed_loss, train
@@ -32,6 +35,7 @@ TINY = DecoderConfig(
 )
 CONFIG = SftConfig(rows_per_batch=2, total_steps=6, optimizer=OptimizerConfig(), precision="fp32", compile=False)
 
+IDENTITY: dict[str, str | int] = {"seed": 5, "weights": "none"}
 
 SPEC = ShardSpec(make=MakeCountUp(), seed=5, size=40, row_length=48, pad=0)
 
@@ -98,7 +102,7 @@ def test_the_masked_and_the_ragged_network_give_one_loss() -> None:
 
 def test_training_lowers_the_loss_and_logs_every_step(tmp_path: Path) -> None:
     model = tiny()
-    train(model, SPEC, replace(CONFIG, total_steps=60), tmp_path)
+    train(model, SPEC, replace(CONFIG, total_steps=60), tmp_path, IDENTITY)
     log = read_log(tmp_path)
     assert [record.step for record in log] == list(range(1, 61))
     assert log[-1].loss < 0.6 * log[0].loss
@@ -107,7 +111,7 @@ def test_training_lowers_the_loss_and_logs_every_step(tmp_path: Path) -> None:
 
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     straight = tiny()
-    train(straight, SPEC, CONFIG, tmp_path / "straight")
+    train(straight, SPEC, CONFIG, tmp_path / "straight", IDENTITY)
 
     class Killed(BaseException):
         pass
@@ -127,11 +131,11 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     checkpoint.save = save_then_die
     try:
         with pytest.raises(Killed):
-            train(tiny(), SPEC, killed, tmp_path / "resumed")
+            train(tiny(), SPEC, killed, tmp_path / "resumed", IDENTITY)
     finally:
         checkpoint.save = real
     resumed = tiny(seed=9)
-    train(resumed, SPEC, killed, tmp_path / "resumed")
+    train(resumed, SPEC, killed, tmp_path / "resumed", IDENTITY)
     for name, parameter in straight.state_dict().items():
         assert torch.equal(parameter, resumed.state_dict()[name]), name
     steps = [json.loads(line)["step"] for line in (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()]
@@ -139,6 +143,91 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_another_configuration_does_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
-    train(tiny(), SPEC, replace(CONFIG, total_steps=1), tmp_path)
-    with pytest.raises(ValueError, match="was made with"):
-        train(tiny(), SPEC, replace(CONFIG, total_steps=2, rows_per_batch=3), tmp_path)
+    train(tiny(), SPEC, replace(CONFIG, total_steps=1), tmp_path, IDENTITY)
+    with pytest.raises(ValueError, match="was made with rows_per_batch 2, this run asks for 3"):
+        train(tiny(), SPEC, replace(CONFIG, total_steps=2, rows_per_batch=3), tmp_path, IDENTITY)
+    slower = replace(CONFIG, total_steps=2, optimizer=OptimizerConfig(matrix_rate=0.01))
+    with pytest.raises(ValueError, match=r"matrix_rate 0\.02, this run asks for 0\.01"):
+        train(tiny(), SPEC, slower, tmp_path, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("identity", "said"),
+    [
+        ({"seed": 6, "weights": "none"}, "made with seed 5, this run asks for 6"),
+        ({"seed": 5, "weights": "abc"}, "made with weights none, this run asks for abc"),
+        ({"seed": 5}, "made with weights none, this run asks for None"),
+    ],
+)
+def test_other_data_does_not_go_on_from_a_checkpoint(tmp_path: Path, identity: dict[str, str | int], said: str) -> None:
+    train(tiny(), SPEC, replace(CONFIG, total_steps=1), tmp_path, IDENTITY)
+    with pytest.raises(ValueError, match=said):
+        train(tiny(), SPEC, CONFIG, tmp_path, identity)
+    train(tiny(), SPEC, replace(CONFIG, total_steps=2), tmp_path, IDENTITY)
+    assert len(read_log(tmp_path)) == 2
+
+
+def test_a_checkpoint_without_an_identity_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, {"model": {}, "config": {}, "step": 1})
+    with pytest.raises(ValueError, match="earlier version"):
+        train(tiny(), SPEC, CONFIG, tmp_path, IDENTITY)
+
+
+def test_ctrl_c_ends_the_step_saves_and_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = tiny()
+    train(straight, SPEC, CONFIG, tmp_path / "straight", IDENTITY)
+    real = Optimizer.step
+
+    def interrupted(self: Optimizer, progress: float) -> float:
+        if progress == 2 / CONFIG.total_steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, progress)
+
+    monkeypatch.setattr(Optimizer, "step", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 3 of 6"):
+        train(tiny(), SPEC, CONFIG, tmp_path / "resumed", IDENTITY)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) is before
+    state = checkpoint.load(tmp_path / "resumed")
+    assert state is not None
+    assert state["step"] == len(read_log(tmp_path / "resumed")) == 3
+    resumed = tiny(seed=9)
+    train(resumed, SPEC, CONFIG, tmp_path / "resumed", IDENTITY)
+    for name, parameter in straight.state_dict().items():
+        assert torch.equal(parameter, resumed.state_dict()[name]), name
+
+
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
+    with first_interrupt() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    train(tiny(), SPEC, replace(CONFIG, total_steps=2), tmp_path, IDENTITY)
+    path = tmp_path / checkpoint.NAME
+    state = checkpoint.load(tmp_path)
+    assert state is not None
+    state["model"]["decoder.norm.weight"].fill_(float("nan"))
+    checkpoint.save(tmp_path, state)
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError, match="the loss of step 3 is nan"):
+        train(tiny(), SPEC, replace(CONFIG, checkpoint_seconds=0.0), tmp_path, IDENTITY)
+    assert path.read_bytes() == before
+    assert len(read_log(tmp_path)) == 2
+
+
+def test_the_log_is_on_disk_before_each_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged = []
+    real = checkpoint.save
+
+    def save(folder: Path, state: dict[str, object]) -> Path:
+        logged.append((state["step"], len(read_log(folder))))
+        return real(folder, state)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    train(tiny(), SPEC, replace(CONFIG, checkpoint_seconds=0.0), tmp_path, IDENTITY)
+    assert logged == [(step, step) for step in range(1, 7)]

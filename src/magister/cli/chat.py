@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from magister.cli import face
+from magister.cli import compose, face
 from magister.cli.view import View
 from magister.types import (
+    ChatRequest,
+    Choice,
     Event,
     Image,
     Message,
@@ -20,6 +22,7 @@ from magister.types import (
     Reply,
     SystemPrompt,
     Text,
+    assistant,
     fold,
     system,
     user,
@@ -45,6 +48,7 @@ class ChatOptions:
     json: bool
     device: str
     dtype: str
+    context: int | None
 
 
 def run(options: ChatOptions) -> int:
@@ -54,8 +58,11 @@ def run(options: ChatOptions) -> int:
         print(f"magister chat: {fault}", file=sys.stderr)
         return 2
     prompt = options.prompt
-    talk = prompt is None and sys.stdin.isatty()
+    talk = prompt is None and _terminal()
     if prompt is None and not talk:
+        if sys.stdin is None:
+            print("magister chat: there is no prompt and no standard input", file=sys.stderr)
+            return 2
         try:
             prompt = sys.stdin.buffer.read().decode("utf-8")
         except UnicodeDecodeError as error:
@@ -64,7 +71,13 @@ def run(options: ChatOptions) -> int:
         if not prompt.strip():
             print("magister chat: standard input is empty", file=sys.stderr)
             return 2
-    with face.load(options.model, device=options.device, dtype=options.dtype) as model:
+    compose.settle_threads(options.model)
+    with face.load(options.model, device=options.device, dtype=options.dtype, context=options.context) as model:
+        fault = _without_effect(model, options)
+        if fault:
+            print(f"magister chat: {fault}", file=sys.stderr)
+            return 2
+        _tell_context(model)
         if talk:
             return _converse(model, options)
         assert prompt is not None
@@ -89,9 +102,27 @@ def _usage_fault(options: ChatOptions) -> str | None:
     for path in options.images:
         if not path.is_file():
             return f"--image: there is no file {path}"
-    if options.json and options.prompt is None and sys.stdin.isatty():
+    if options.json and options.prompt is None and _terminal():
         return "--json needs a prompt, as an argument or on standard input"
     return None
+
+
+def _terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _without_effect(model: face.LocalModel, options: ChatOptions) -> str | None:
+    """An option that could change nothing, since the answer is greedy."""
+    temperature = model.loaded.form.sampling.temperature if options.temperature is None else options.temperature
+    if temperature == 0 and options.top_p not in (None, 1.0):
+        return f"--top-p {options.top_p} has no effect at temperature 0; add --temperature"
+    return None
+
+
+def _tell_context(model: face.LocalModel) -> None:
+    made_for = model.loaded.form.context
+    if model.loaded.context < made_for:
+        print(f"magister: room for {model.loaded.context:,} tokens here, the model takes {made_for:,}", file=sys.stderr)
 
 
 def _opening(options: ChatOptions) -> list[Message]:
@@ -106,7 +137,7 @@ def _converse(model: face.LocalModel, options: ChatOptions) -> int:
     console = Console()
     console.print(f"[bold]{model.name}[/bold]  {model.loaded.form.description}")
     console.print("[dim]Ask away. An empty line or Ctrl-D leaves.[/dim]")
-    messages, pictures = _opening(options), _images(options)
+    opening, turns, pictures = _opening(options), _NO_TURNS, _images(options)
     while True:
         try:
             line = console.input("\n[bold cyan]> [/bold cyan]").strip()
@@ -114,16 +145,39 @@ def _converse(model: face.LocalModel, options: ChatOptions) -> int:
             return 0
         if not line or line in LEAVE:
             return 0
-        asked = [*messages, user(*pictures, Text(line))]
+        asked, pictures = user(*pictures, Text(line)), []
         try:
-            reply, code = _answer(model, asked, options)
+            kept = _newest(model, opening, turns, asked)
+            if len(kept) < len(turns):
+                console.print(f"[dim](the oldest {len(turns) - len(kept)} of {len(turns)} turns left out)[/dim]")
+            turns = kept
+            reply, code = _answer(model, [*opening, *_flat(turns), asked], options)
         except ValueError as error:
             # A question too long, say, must not end the conversation.
             console.print(f"[red]{error}[/red]")
             continue
         if code == 130:
             return code
-        messages, pictures = [*asked, reply.message], []
+        if reply.message.parts:
+            turns = (*turns, (asked, reply.message))
+
+
+Turns = tuple[tuple[Message, Message], ...]
+_NO_TURNS: Turns = ()
+
+
+def _flat(turns: Turns) -> list[Message]:
+    return [message for turn in turns for message in turn]
+
+
+def _newest(model: face.LocalModel, opening: list[Message], turns: Turns, asked: Message) -> Turns:
+    """The newest turns that, with the question, leave three quarters of the context to the answer."""
+    while turns:
+        request = ChatRequest(messages=(*opening, *_flat(turns), asked))
+        if len(model.loaded.chat.renderer.render(request).ids) <= model.loaded.context // 4:
+            break
+        turns = turns[1:]
+    return turns
 
 
 def _answer(model: face.LocalModel, messages: list[Message], options: ChatOptions) -> tuple[Reply, int]:
@@ -159,9 +213,7 @@ def _answer(model: face.LocalModel, messages: list[Message], options: ChatOption
 
 
 def _as_json(name: str, reply: Reply) -> bytes:
-    choice = reply.choices[0] if reply.choices else None
-    if choice is None:
-        return msgspec.json.encode({"model": name, "thinking": "", "answer": "", "finish_reason": None})
+    choice = reply.choices[0] if reply.choices else Choice(message=assistant())
     usage = choice.usage
     shown: dict[str, Any] = {
         "model": name,

@@ -14,7 +14,8 @@ from magister.engine.engine import Engine
 from magister.engine.limits import Limits
 from magister.engine.vocabulary import Vocabulary
 from magister.model import layout, weights
-from magister.model.config import DecoderConfig
+from magister.model.config import DecoderConfig, ModelConfig
+from magister.model.count import count_parameters
 from magister.model.network import Model
 from magister.text.formats import Format, load_format
 from magister.text.render import Renderer
@@ -26,8 +27,11 @@ SHIPPED = ("nano",)
 SMALL = 300_000_000
 """Parameters up to which a CPU computes in float32: it is faster there without bfloat16 units, and fits."""
 
-CACHE_SHARE = 0.5
-"""Of the memory free after loading, the most that the key/value cache takes."""
+CACHE_SHARE = {"cpu": 0.5, "cuda": 0.9}
+"""Of the memory free after loading, the most that the key/value cache takes, by kind of device."""
+
+LEAST_CONTEXT = 256
+"""Tokens below which loading is refused: too few for a thought."""
 
 RUNNING = 32
 """Sequences at a time."""
@@ -42,6 +46,8 @@ class Loaded:
     engine: Engine
     tokenizer: Tokenizer
     form: Format
+    context: int
+    """Tokens of prompt and answer that there is room for."""
 
 
 def find(model: str) -> Path:
@@ -52,28 +58,37 @@ def find(model: str) -> Path:
     if model in SHIPPED:
         return Path(str(resources.files("magister") / "checkpoints" / model))
     path = Path(model).expanduser()
-    if not path.exists():
+    if not model or not path.exists():
         raise ValueError(f"model: {model!r} is neither a folder nor one of {', '.join(SHIPPED)}")
     return path
 
 
-def load(model: str, *, device: str = "auto", dtype: str = "auto") -> Loaded:
-    """Load a checkpoint and start its engine.
+def load(model: str, *, device: str = "auto", dtype: str = "auto", context: int | None = None) -> Loaded:
+    """Load a checkpoint and start its engine. Without `context` it is as long as checkpoint and memory allow.
 
     Raises `ValueError` for what is no checkpoint, a broken one, or one that this machine cannot hold.
     """
     folder = find(model)
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    chosen = _device(device)
     config = weights.read_config(folder)
     tokenizer = find_tokenizer(folder)
     form = load_format(folder, tokenizer)
-    network = weights.load(folder, device=chosen, dtype=_dtype(dtype, chosen, folder))
+    network = weights.load(folder, device=chosen, dtype=_dtype(dtype, chosen, config))
     layout.arrange(network)
-    limits = _limits(config.decoder, form, network)
+    limits = _limits(config.decoder, form, network, context)
     engine = Engine(network, engine_vocabulary(tokenizer), limits)
     name = model if model in SHIPPED else (form.name if (folder / "magister.json").is_file() else folder.name)
     chat = LocalChat(engine, Renderer(tokenizer, form))
-    return Loaded(name=name, chat=chat, engine=engine, tokenizer=tokenizer, form=form)
+    return Loaded(name=name, chat=chat, engine=engine, tokenizer=tokenizer, form=form, context=limits.context)
+
+
+def settle_threads(model: str) -> None:
+    """One thread for a small network: two spend their time waiting for each other (measured: 224 tokens/s against 189).
+
+    For commands only, since it holds for the whole process.
+    """
+    if count_parameters(weights.read_config(find(model))).total <= SMALL:
+        torch.set_num_threads(1)
 
 
 def find_tokenizer(folder: Path) -> Tokenizer:
@@ -105,38 +120,42 @@ def engine_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     )
 
 
-def _dtype(asked: str, device: str, folder: Path) -> torch.dtype | None:
+def _device(asked: str) -> str:
+    if asked not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device: {asked!r} is none of auto, cpu, cuda")
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: PyTorch finds no CUDA device here")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
+
+
+def _dtype(asked: str, device: str, config: ModelConfig) -> torch.dtype | None:
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if asked != "auto":
         if asked not in names:
             raise ValueError(f"dtype: {asked!r} is none of auto, {', '.join(names)}")
         return names[asked]
-    if device == "cpu" and _parameters(folder) <= SMALL:
-        return torch.float32
-    return None
+    small = device == "cpu" and count_parameters(config).total <= SMALL
+    return torch.float32 if small else None
 
 
-def _parameters(folder: Path) -> int:
-    with torch.device("meta"):
-        network = Model(weights.read_config(folder))
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _limits(config: DecoderConfig, form: Format, network: Model) -> Limits:
-    context = min(form.context, config.max_position_embeddings)
-    element = next(network.parameters()).element_size()
-    token = 2 * config.n_layers * config.n_kv_heads * config.head_dim * element
-    device = next(network.parameters()).device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
+def _limits(config: DecoderConfig, form: Format, network: Model, asked: int | None) -> Limits:
+    made_for = min(form.context, config.max_position_embeddings)
+    if asked is not None and not 2 <= asked <= config.max_position_embeddings:
+        raise ValueError(f"context: {asked} tokens asked for, the model takes 2 to {config.max_position_embeddings}")
+    weight = next(network.parameters())
+    token = 2 * config.n_layers * config.n_kv_heads * config.head_dim * weight.element_size()
+    free = torch.cuda.mem_get_info(weight.device)[0] if weight.device.type == "cuda" else _free_memory()
     block = 16
-    fitting = int(free * CACHE_SHARE) // (token * block)
-    if fitting * block < context:
-        most = max(0, fitting * block)
+    blocks = int(free * CACHE_SHARE[weight.device.type]) // (token * block)
+    context = min(made_for, blocks * block) if asked is None else asked
+    if blocks * block < context or context < min(LEAST_CONTEXT, made_for, asked or made_for):
+        wanted = max(context, LEAST_CONTEXT)
         raise ValueError(
-            f"context: {context} tokens of cache take {context * token:,} bytes, memory holds {most} tokens"
+            f"context: {wanted} tokens of cache take {wanted * token:,} bytes, memory holds {blocks * block} tokens"
         )
-    wanted = -(-RUNNING * context // block)
-    return Limits(context=context, blocks=min(wanted, fitting), block_size=block, running=RUNNING)
+    return Limits(
+        context=context, blocks=min(-(-RUNNING * context // block), blocks), block_size=block, running=RUNNING
+    )
 
 
 def _free_memory() -> int:

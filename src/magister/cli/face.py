@@ -26,7 +26,9 @@ from magister.types import (
     Image,
     Message,
     Part,
+    Refused,
     Reply,
+    Sampling,
     SystemPrompt,
     Text,
     Usage,
@@ -51,10 +53,12 @@ class SamplingOptions(TypedDict, total=False):
     seed: int | None
     max_tokens: int | None
     thinking_tokens: int | None
-    stop: tuple[str, ...]
+    stop: str | tuple[str, ...]
     logprobs: bool
     top_logprobs: int
     n: int
+    ignore_end: bool
+    grammar: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +142,17 @@ class LocalModel:
     ) -> Generator[Event, None, None]:
         """The answer's events as they come. Closing the iterator stops the work."""
         request = self._request(prompt, system, images, system_prompt, sampling)
-        events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
-        task = asyncio.run_coroutine_threadsafe(self._pump(request, events), self._loop)
+        if not self._close.alive:
+            raise RuntimeError(f"the model {self.name} is closed")
+        events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        future = asyncio.run_coroutine_threadsafe(self._pump(request, events), self._loop)
+        future.add_done_callback(lambda _: events.put(None))
         try:
             while (event := events.get()) is not None:
-                if isinstance(event, BaseException):
-                    raise event
                 yield event
+            future.result()
         finally:
-            task.cancel()
+            future.cancel()
 
     async def achat(
         self,
@@ -188,14 +194,10 @@ class LocalModel:
     ) -> None:
         self.close()
 
-    async def _pump(self, request: ChatRequest, events: queue.SimpleQueue[Event | BaseException | None]) -> None:
-        try:
-            async with aclosing(self.loaded.chat.chat(request)) as stream:
-                async for event in stream:
-                    events.put(event)
-            events.put(None)
-        except (ValueError, RuntimeError, OSError) as error:
-            events.put(error)
+    async def _pump(self, request: ChatRequest, events: queue.SimpleQueue[Event | None]) -> None:
+        async with aclosing(self.loaded.chat.chat(request)) as stream:
+            async for event in stream:
+                events.put(event)
 
     def _request(
         self,
@@ -211,26 +213,57 @@ class LocalModel:
             messages: tuple[Message, ...] = (user(*parts),)
         else:
             messages = tuple(prompt)
+            if not all(isinstance(message, Message) for message in messages):
+                raise ValueError("prompt: must be a string or a sequence of magister.types.Message")
             if pictures:
                 raise ValueError("images: belong into the messages of a conversation")
         if system is not None:
             messages = (system_message(system), *messages)
-        sampling = msgspec.structs.replace(self.loaded.form.sampling, **options)
+        sampling = read_sampling(self.loaded.form.sampling, options)
         return ChatRequest(messages=messages, model=self.name, sampling=sampling, system_prompt=system_prompt)
 
 
-def load(model: str = "nano", *, device: str = "auto", dtype: str = "auto") -> LocalModel:
+def read_sampling(base: Sampling, options: SamplingOptions) -> Sampling:
+    """`base` with the options given; one stop string may stand for a tuple of one.
+
+    Raises `Refused` for an unknown option or one of the wrong type.
+    """
+    unknown = set(options) - set(Sampling.__struct_fields__)
+    if unknown:
+        raise Refused("sampling", f"has no {', '.join(sorted(unknown))}")
+    given: dict[str, object] = {name: getattr(base, name) for name in Sampling.__struct_fields__} | dict(options)
+    if isinstance(given["stop"], str):
+        given["stop"] = (given["stop"],)
+    try:
+        return msgspec.convert(given, Sampling)
+    except msgspec.ValidationError as error:
+        raise Refused("sampling", str(error)) from error
+
+
+def load(model: str = "nano", *, device: str = "auto", dtype: str = "auto", context: int | None = None) -> LocalModel:
     """A model by name (`nano`) or by the path of a checkpoint folder, ready to chat.
 
-    `device`: auto, cpu, cuda; `dtype`: auto, fp32, bf16, fp16. Raises `ValueError` for what is no checkpoint, a broken
-    one, or one that this machine cannot hold.
+    `device`: auto, cpu, cuda; `dtype`: auto, fp32, bf16, fp16; `context`: tokens of prompt and answer to make room for,
+    None for as many as the checkpoint is made for and memory holds. Raises `ValueError` for what is no checkpoint, a
+    broken one, or one that this machine cannot hold.
     """
-    return LocalModel(compose.load(model, device=device, dtype=dtype))
+    return LocalModel(compose.load(model, device=device, dtype=dtype, context=context))
 
 
 def _shut(loop: asyncio.AbstractEventLoop, thread: threading.Thread, loaded: compose.Loaded) -> None:
-    loop.call_soon_threadsafe(loop.stop)
-    if threading.current_thread() is not thread:
-        thread.join(timeout=10)
-    loop.close()
+    # The engine first: that fails whatever is in flight, so that nobody waits for a loop that has stopped.
     loaded.engine.close()
+    if threading.current_thread() is thread:
+        loop.stop()
+        return
+    asyncio.run_coroutine_threadsafe(_end_tasks(), loop).result(timeout=10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(timeout=10)
+    loop.close()
+
+
+async def _end_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

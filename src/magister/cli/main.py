@@ -6,15 +6,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 app = typer.Typer(
     name="magister",
-    help="A self-hosted Magistral: reasoning you can read, on your own hardware.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -22,10 +21,25 @@ train_app = typer.Typer(help="Train a model with Magister's own recipes.", no_ar
 app.add_typer(train_app, name="train")
 
 
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """A self-hosted Magistral: reasoning you can read, on your own hardware."""
+    if version:
+        print(f"magister {metadata.version('magister')}")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+
+
 @app.command()
 def chat(
     prompt: Annotated[
-        str | None, typer.Argument(help="What to ask. Without it: a conversation, or standard input.")
+        str | None,
+        typer.Argument(help="What to ask. Without it: what comes from a pipe, or on a terminal a conversation."),
     ] = None,
     model: Annotated[str, typer.Option(help="nano, or the path of a checkpoint folder.")] = "nano",
     image: Annotated[list[Path] | None, typer.Option(help="An image file to show; may be repeated.")] = None,
@@ -39,8 +53,11 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of thought and answer.")] = None,
     hide_thinking: Annotated[bool, typer.Option("--hide-thinking", help="Do not show the thought.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    dtype: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the weights.")] = "auto",
+    context: Annotated[
+        int | None, typer.Option(min=2, help="Tokens to make room for. Default: what the model and memory allow.")
+    ] = None,
 ) -> None:
     """Ask a model; watch it think."""
     from magister.cli import chat as command
@@ -61,6 +78,7 @@ def chat(
                 json=json,
                 device=device,
                 dtype=dtype,
+                context=context,
             )
         )
     )
@@ -79,10 +97,10 @@ def inspect(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="nano, or the path of a checkpoint folder.")] = "nano",
-    n: Annotated[int, typer.Option(help="Problems a family.")] = 500,
+    n: Annotated[int, typer.Option(min=1, help="Problems a family.")] = 500,
     family: Annotated[list[str] | None, typer.Option(help="Only these families; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Of the problems.")] = 0,
-    book: Annotated[str, typer.Option(help="Phrasings: held_out or train.")] = "held_out",
+    book: Annotated[Literal["held_out", "train"], typer.Option(help="Which phrasings.")] = "held_out",
     out: Annotated[
         Path | None, typer.Option(help="Write the table into this Markdown file, between its markers.")
     ] = None,
@@ -100,12 +118,12 @@ def sft(
     folder: Annotated[
         Path, typer.Option(help="Where checkpoints, log and result go; training resumes from it.")
     ] = Path("runs/nano"),
-    tokens: Annotated[int, typer.Option(help="Tokens to train on, padding included.")] = 80_000_000,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to train on, padding included.")] = 80_000_000,
     warm: Annotated[str | None, typer.Option(help="Begin with these weights: nano, or a checkpoint folder.")] = None,
     rate_scale: Annotated[float, typer.Option(help="Factor on all learning rates; about 0.5 for a warm start.")] = 1.0,
-    rows: Annotated[int, typer.Option(help="Rows of 512 tokens a batch.")] = 8,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of 512 tokens a batch.")] = 8,
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
     compile: Annotated[
         bool, typer.Option(help="Compile the network; faster on CUDA and on CPUs with bfloat16 units.")
     ] = False,

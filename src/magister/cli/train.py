@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -21,13 +22,34 @@ def run(
     compile: bool,
 ) -> int:
     """Train; returns the exit code."""
-    if recipe != "nano":
-        print(f"magister train sft: {recipe!r} is no recipe; there is: nano", file=sys.stderr)
+    fault = _fault(recipe, tokens, rate_scale, rows)
+    if fault:
+        print(f"magister train sft: {fault}", file=sys.stderr)
         return 2
     config = nano.NanoRun(
         seed=seed, tokens=tokens, rows_per_batch=rows, device=device, compile=compile, rate_scale=rate_scale
     )
-    nano.run(config, folder, warm=compose.find(warm) if warm else None)
-    picture = curve.draw(folder)
-    print(f"{folder / 'nano'}: the trained checkpoint\n{picture}: its loss curve")
+    drawn = curve.can_draw()
+    if not drawn:
+        print(f"loss curve skipped: it needs matplotlib ({curve.INSTALL})", file=sys.stderr)
+    try:
+        nano.run(config, folder, warm=compose.find(warm) if warm else None, typed=warm or "")
+    except KeyboardInterrupt as stop:
+        print(f"magister train sft: {stop}" if stop.args else "magister train sft: interrupted", file=sys.stderr)
+        return 130
+    print(f"{folder / 'nano'}: the trained checkpoint")
+    if drawn:
+        print(f"{curve.draw(folder)}: its loss curve")
     return 0
+
+
+def _fault(recipe: str, tokens: int, rate_scale: float, rows: int) -> str:
+    """What is wrong with the values, in words; empty where nothing is."""
+    if recipe != "nano":
+        return f"{recipe!r} is no recipe; there is: nano"
+    for name, value in (("--tokens", tokens), ("--rows", rows)):
+        if value < 1:
+            return f"{name} must be at least 1, got {value}"
+    if not 0 < rate_scale < math.inf:
+        return f"--rate-scale must be a number above 0, got {rate_scale:g}"
+    return ""

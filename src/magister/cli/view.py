@@ -60,12 +60,11 @@ class View:
         match event:
             case ThinkingDelta():
                 self._think(event.text)
-                if event.closed:
-                    self._fold()
             case TextDelta():
                 self._fold()
                 self._write(event.text)
-            case Annotation(kind="cut"):
+            case Annotation(kind="thought"):
+                self._tokens = event.data["tokens"]
                 self._fold()
             case Usage():
                 self._tokens = event.thinking_tokens
@@ -79,7 +78,6 @@ class View:
         if self._began is None:
             self._began = time.monotonic()
         self._thought.append(text)
-        self._tokens += 1
         if not self._thoughts:
             return
         if self._live is None:

@@ -73,11 +73,17 @@ def wilson(correct: int, n: int) -> Interval:
 
 
 def problems(family: str, n: int, seed: int, book: str, *, beyond: bool = False) -> list[Problem]:
-    """`n` different prompts of a family from the side of the operand split that `book` names, levels in turn."""
+    """Up to `n` problems of a family, no prompt twice, in the words of `book`: `held_out` or `train`.
+
+    Operands are from the side of the operand split that `book` names; levels come in turn, or with `beyond`
+    all are past the trained ranges. The same arguments give the same problems in the same order, and a larger
+    `n` only adds to them. A family that has fewer prompts than `n` gives all it has: drawing ends after
+    20 * `n` tries, 2,000 at least.
+    """
     module, phrases = FAMILIES[family], load_book(family, book)
     split = Split.HELD_OUT if book == "held_out" else Split.TRAIN
     found: dict[str, Problem] = {}
-    for number in range(20 * n):
+    for number in range(max(20 * n, 2000)):
         if len(found) == n:
             break
         rng = random.Random(f"{family}/{seed}/{beyond}/{number}")

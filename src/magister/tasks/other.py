@@ -5,10 +5,7 @@ Knows nothing of what was asked.
 
 from __future__ import annotations
 
-import random
-
-from magister.tasks.phrasebook import Phrasebook
-from magister.tasks.problem import Problem
+from magister.tasks.fixed import FixedReply
 
 NAME = "other"
 LEVELS = 1
@@ -19,29 +16,13 @@ REPLY = (
 )
 """The reply to every prompt that is none of the families'."""
 
-_WORDS = {"topic": "topics", "name": "names"}
-_SIGNS = ("i am nano", "cannot help with this")
+_FIXED = FixedReply(
+    name=NAME,
+    kind="any",
+    reply=REPLY,
+    signs=("i am nano", "cannot help with this"),
+    words={"topic": "topics", "name": "names"},
+)
 
-
-def generate(rng: random.Random, level: int, book: Phrasebook) -> Problem:
-    """One prompt of any sort; there is nothing past the trained range."""
-    if level != 1:
-        raise ValueError(f"{NAME} has level 1 only, got {level}")
-    slots = {slot: book.word(rng, words) if book.words.get(words) else "" for slot, words in _WORDS.items()}
-    prompt = book.phrase(rng, "any", **slots)
-    return Problem(
-        family=NAME,
-        kind="any",
-        level=level,
-        operands=(),
-        prompt=prompt,
-        thinking="",
-        answer=REPLY,
-        reply=REPLY,
-    )
-
-
-def grade(problem: Problem, reply: str) -> bool:
-    """Whether the reply says what nano is and that it cannot help."""
-    text = reply.casefold()
-    return all(sign in text for sign in _SIGNS)
+generate = _FIXED.generate
+grade = _FIXED.grade

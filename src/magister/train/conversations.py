@@ -46,8 +46,8 @@ class Mixture:
     """Families with their weights."""
     beyond: float = 0.04
     """Of problems: past the trained ranges, answered with the warning."""
-    direct: float = 0.05
-    """Of easy problems: asked for, and given, without a thought."""
+    direct: float = 0.15
+    """Of level-1 problems that have a thought: asked for, and given, without it."""
     cut: float = 0.05
     """Of problems: the thought ends early and a best answer follows."""
     official: float = 0.035
@@ -112,7 +112,7 @@ class ConversationSource:
             prompt = retype(rng, prompt, careful=problem.family in CAREFUL)
         if not problem.thinking:
             return Turn(prompt, "", problem.reply)
-        if problem.level == 1 and rng.random() < mixture.direct * 3:
+        if problem.level == 1 and rng.random() < mixture.direct:
             return Turn(prompt + rng.choice(DIRECT_ASKS), "", problem.reply)
         if rng.random() < mixture.cut:
             lines = problem.thinking.split("\n")

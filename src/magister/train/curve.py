@@ -6,6 +6,18 @@ from pathlib import Path
 
 from magister.train.progress import read_log
 
+INSTALL = "pip install '.[train]'"
+"""What brings matplotlib, from the repository's root."""
+
+
+def can_draw() -> bool:
+    """Whether matplotlib can be imported here."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
 
 def draw(folder: Path) -> Path:
     """Draw `log.jsonl` into `loss.png` beside it.
@@ -15,7 +27,7 @@ def draw(folder: Path) -> Path:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError("drawing the loss curve needs matplotlib: pip install 'magister[train]'") from error
+        raise ValueError(f"drawing the loss curve needs matplotlib: {INSTALL}") from error
     records = read_log(folder)
     smooth, value = [], records[0].loss
     for record in records:

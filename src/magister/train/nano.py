@@ -5,7 +5,9 @@ Everything that made the shipped checkpoint is here; `magister train sft nano` r
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +19,12 @@ from magister.model.network import Model, build, init_weights
 from magister.model.weights import load, save_native
 from magister.text.formats import detect_format
 from magister.text.tokenizer import TekkenPlan, Tokenizer, load_tokenizer, make_tokenizer
+from magister.train import checkpoint, history
 from magister.train.conversations import Conversation, ConversationSource, Mixture
 from magister.train.encode import Encoder
 from magister.train.optimizer import OptimizerConfig
 from magister.train.packing import Sequence
-from magister.train.sft import SftConfig, train
+from magister.train.sft import Identity, SftConfig, train
 from magister.train.shards import ShardSpec
 from magister.train.vocabulary import choose_tokens, plain_words, real_ranks, small_tekken
 from magister.types import Text
@@ -64,7 +67,7 @@ MIXTURE = Mixture(
 CARD = {
     "name": "nano",
     "system_prompt": "",
-    "context": 2048,
+    "context": 1024,
     "temperature": 0.0,
     "top_p": 1.0,
     "description": "A very small reasoning model of Magister's own, trained on procedurally generated problems.",
@@ -102,25 +105,22 @@ class Draw:
         return lambda seed: encoder.encode(source.draw(seed))
 
 
-def run(config: NanoRun, folder: Path, warm: Path | None = None) -> None:
+def run(config: NanoRun, folder: Path, warm: Path | None = None, typed: str = "") -> None:
     """Train nano in `folder`, going on where it stopped; the result is a native checkpoint in `folder`/nano.
 
     `warm`: a native checkpoint whose weights (and vocabulary) to begin with, without its optimiser's state.
+    `typed`: how a person named it, for the history. Raises `ValueError` where `folder` holds another run.
     """
     out = folder / "nano"
-    out.mkdir(parents=True, exist_ok=True)
     tokenizer_path = out / "tekken.json"
-    if not tokenizer_path.exists():
-        text = (warm / "tekken.json").read_text("utf-8") if warm else json.dumps(vocabulary(), ensure_ascii=False)
-        tokenizer_path.write_text(text, encoding="utf-8")
-    (out / "magister.json").write_text(json.dumps(CARD, indent=2) + "\n", encoding="utf-8")
-    pad = load_tokenizer(tokenizer_path).id("<pad>")
+    if not tokenizer_path.exists() or not (folder / checkpoint.NAME).exists():
+        begin(out, warm)
     spec = ShardSpec(
         make=Draw(str(tokenizer_path), MIXTURE),
         seed=config.seed,
         size=config.shard,
         row_length=config.row_length,
-        pad=pad,
+        pad=load_tokenizer(tokenizer_path).id("<pad>"),
     )
     base = OptimizerConfig()
     scale = config.rate_scale
@@ -137,8 +137,62 @@ def run(config: NanoRun, folder: Path, warm: Path | None = None) -> None:
         compile=config.compile,
         device=config.device,
     )
-    train(model, spec, sft, folder)
+    train(model, spec, sft, folder, identity(config, tokenizer_path, warm))
     save_native(model, out, torch.bfloat16)
+    (out / "magister.json").write_text(json.dumps(CARD, indent=2) + "\n", encoding="utf-8")
+    history.add(out, warm, folder, command(config, typed or (str(warm) if warm else "")), config.device)
+
+
+def begin(out: Path, warm: Path | None) -> None:
+    """What a run without a checkpoint begins with: the vocabulary, and the history of the weights it takes."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = (warm / "tekken.json").read_text("utf-8") if warm else json.dumps(vocabulary(), ensure_ascii=False)
+    (out / "tekken.json").write_text(text, encoding="utf-8")
+    history.begin(out, warm)
+
+
+def identity(config: NanoRun, tokenizer: Path, warm: Path | None) -> Identity:
+    """What the data and the first weights depend on; a checkpoint is gone on from only with all of it the same."""
+    weights = sorted(warm.glob("*.safetensors")) if warm else []
+    return {
+        "seed": config.seed,
+        "shard size": config.shard,
+        "row_length": config.row_length,
+        "mixture": hashlib.sha256(repr(MIXTURE).encode()).hexdigest()[:16],
+        "tokenizer": _digest([tokenizer]),
+        "warm weights": _digest(weights) if warm else "none",
+    }
+
+
+def command(config: NanoRun, warm: str) -> str:
+    """The command that asks for this run: the recipe, the weights it begins with, every option that is not the default.
+
+    The folder is left out; it changes nothing of the result.
+    """
+    plain = NanoRun()
+    words = ["magister", "train", "sft", "nano"]
+    if warm:
+        words += ["--warm", warm]
+    for flag, value, default in (
+        ("--tokens", config.tokens, plain.tokens),
+        ("--seed", config.seed, plain.seed),
+        ("--rows", config.rows_per_batch, plain.rows_per_batch),
+        ("--rate-scale", config.rate_scale, plain.rate_scale),
+        ("--device", config.device, plain.device),
+    ):
+        if value != default:
+            words += [flag, str(value)]
+    if config.compile:
+        words.append("--compile")
+    return shlex.join(words)
+
+
+def _digest(paths: list[Path]) -> str:
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:16]
 
 
 def fresh(seed: int) -> Model:

@@ -15,6 +15,8 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from magister.model.disk import flush
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
@@ -78,6 +80,11 @@ class Watch:
                 flush=True,
             )
             self._log.flush()
+
+    def flush(self) -> None:
+        """Have every step recorded so far written to disk; a checkpoint must not be ahead of its log."""
+        self._log.flush()
+        flush(Path(self._log.name))
 
 
 def read_log(folder: Path) -> list[StepRecord]:

@@ -8,8 +8,10 @@ Shapes: b rows, t positions, n learned positions, d model dim, v vocabulary.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +23,7 @@ from torch import Tensor
 from magister.model.attention import CausalAttention, PackedAttention, packed_positions
 from magister.model.network import Model
 from magister.train import checkpoint
+from magister.train.interrupt import first_interrupt
 from magister.train.optimizer import Optimizer, OptimizerConfig
 from magister.train.packing import IGNORE, Rows
 from magister.train.progress import StepRecord, Watch
@@ -45,25 +48,35 @@ class SftConfig:
     device: str = "cpu"
 
 
-def train(model: Model, spec: ShardSpec, config: SftConfig, folder: Path) -> None:
+Identity = dict[str, str | int]
+"""What data and start a run depends on, by name; compared, never understood."""
+
+
+def train(model: Model, spec: ShardSpec, config: SftConfig, folder: Path, identity: Identity) -> None:
     """Train `model` in place until `total_steps`, going on from the folder's checkpoint where there is one.
 
-    Raises `ValueError` where that checkpoint was made with another configuration.
+    Ctrl-C ends the step, saves, and raises `KeyboardInterrupt` that says where it stopped.
+    Raises `ValueError` where the checkpoint was made with another configuration or `identity`, and
+    `RuntimeError` where the loss is no longer finite; the last checkpoint then stays as it was.
     """
     device = torch.device(config.device)
     model.to(device=device, dtype=torch.float32).train()
     optimizer = Optimizer(model.decoder, config.optimizer)
-    step, tokens, cursor, precision = _resume(model, optimizer, config, folder)
+    fixed = _fixed(config) | identity
+    step, tokens, cursor, precision = _resume(model, optimizer, config, folder, fixed)
     loss_of = _loss_function(model, config, device, precision)
     began = last_saved = time.monotonic()
-    source = batches(spec, config.rows_per_batch, cursor)
-    with Watch(folder, config.total_steps, step) as watch:
-        for rows, cursor in source:
-            if step >= config.total_steps:
-                break
+    with (
+        first_interrupt() as interrupted,
+        Watch(folder, config.total_steps, step) as watch,
+        closing(batches(spec, config.rows_per_batch, cursor)) as source,
+    ):
+        while step < config.total_steps:
+            rows, cursor = next(source)
             started = time.monotonic()
             loss = loss_of(rows)
             loss.backward()  # type: ignore[no-untyped-call]
+            value = _finite(loss, step + 1, folder)
             norm = optimizer.step(step / config.total_steps)
             step, fresh = step + 1, int((rows.segments_rt > 0).sum())
             tokens += fresh
@@ -72,17 +85,27 @@ def train(model: Model, spec: ShardSpec, config: SftConfig, folder: Path) -> Non
                 StepRecord(
                     step=step,
                     tokens=tokens,
-                    loss=float(loss.detach()),
+                    loss=value,
                     gradient_norm=norm,
                     seconds=now - began,
                     tokens_per_second=fresh / (now - started),
                 )
             )
-            if now - last_saved > config.checkpoint_seconds or step == config.total_steps:
-                checkpoint.save(folder, _state(model, optimizer, config, precision, step, tokens, cursor))
+            stop = interrupted.is_set()
+            if stop or now - last_saved > config.checkpoint_seconds or step == config.total_steps:
+                watch.flush()
+                checkpoint.save(folder, _state(model, optimizer, fixed, precision, step, tokens, cursor))
                 last_saved = time.monotonic()
-    source.close()
+            if stop:
+                raise KeyboardInterrupt(f"stopped after step {step} of {config.total_steps}, saved in {folder}")
     model.eval()
+
+
+def _finite(loss: Tensor, step: int, folder: Path) -> float:
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise RuntimeError(f"the loss of step {step} is {value}; the last checkpoint in {folder} stays as it was")
+    return value
 
 
 def packed_loss(model: Model, trunk: Callable[..., Tensor], rows: Rows, device: torch.device) -> Tensor:
@@ -128,26 +151,41 @@ def segment_lengths(segments_bt: Tensor) -> list[int]:
     return [stop - start for start, stop in zip(starts, [*starts[1:], segments_bt.numel()], strict=True)]
 
 
-def _resume(model: Model, optimizer: Optimizer, config: SftConfig, folder: Path) -> tuple[int, int, Cursor, Precision]:
+def _resume(
+    model: Model, optimizer: Optimizer, config: SftConfig, folder: Path, fixed: dict[str, Any]
+) -> tuple[int, int, Cursor, Precision]:
     state = checkpoint.load(folder)
     if state is None:
         return 0, 0, Cursor(0, 0), config.precision or faster_precision(torch.device(config.device))
-    if state["config"] != _fixed(config):
+    if "fixed" not in state:
         raise ValueError(
-            f"the checkpoint in {folder} was made with {state['config']}, this run asks for {_fixed(config)}"
+            f"the checkpoint in {folder} is of an earlier version and does not say which data it was made with; "
+            "it cannot be gone on from: train in another folder"
         )
+    made: dict[str, Any] = state["fixed"]
+    for name in [*fixed, *(name for name in made if name not in fixed)]:
+        if made.get(name) != fixed.get(name):
+            raise ValueError(
+                f"the checkpoint in {folder} was made with {name} {made.get(name)}, this run asks for {fixed.get(name)}"
+            )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["tokens"], Cursor(*state["cursor"]), state["precision"]
 
 
 def _state(
-    model: Model, optimizer: Optimizer, config: SftConfig, precision: Precision, step: int, tokens: int, cursor: Cursor
+    model: Model,
+    optimizer: Optimizer,
+    fixed: dict[str, Any],
+    precision: Precision,
+    step: int,
+    tokens: int,
+    cursor: Cursor,
 ) -> dict[str, Any]:
     return {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "config": _fixed(config),
+        "fixed": fixed,
         "precision": precision,
         "step": step,
         "tokens": tokens,
@@ -156,12 +194,10 @@ def _state(
 
 
 def _fixed(config: SftConfig) -> dict[str, Any]:
-    """What must not change between stop and resume."""
-    fixed = asdict(config)
-    for free in ("total_steps", "checkpoint_seconds", "device", "precision", "compile"):
-        del fixed[free]
-    fixed["optimizer"]["betas"] = list(fixed["optimizer"]["betas"])
-    return fixed
+    """What of the configuration must not change between stop and resume, by name."""
+    optimizer = asdict(config.optimizer)
+    optimizer["betas"] = list(optimizer["betas"])
+    return {"rows_per_batch": config.rows_per_batch, **optimizer}
 
 
 def faster_precision(device: torch.device) -> Precision:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import signal
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing import connection
 from typing import NamedTuple
 
 import numpy as np
@@ -40,9 +43,16 @@ class ShardSpec:
 
 
 def make_shard(spec: ShardSpec, number: int) -> tuple[Rows, int]:
-    """Shard `number`, rows shuffled, and how many sequences were longer than a row and left out."""
+    """Shard `number`, rows shuffled, and how many sequences were longer than a row and left out.
+
+    Raises `CancelledError` in a process that has been told to leave.
+    """
     draw = _draw(spec.make)
-    drawn = [draw(_mix(spec.seed, number * spec.size + index)) for index in range(spec.size)]
+    drawn = []
+    for index in range(spec.size):
+        if _LEAVING.is_set():
+            raise CancelledError
+        drawn.append(draw(_mix(spec.seed, number * spec.size + index)))
     fitting = [sequence for sequence in drawn if len(sequence.ids) <= spec.row_length]
     rows = pack(fitting, spec.row_length, spec.pad)
     order = np.random.default_rng(_mix(spec.seed, number)).permutation(len(rows))
@@ -53,13 +63,22 @@ def batches(spec: ShardSpec, rows_per_batch: int, start: Cursor) -> Generator[tu
     """Batches from `start` on without end, each with the cursor of the batch after it.
 
     A shard's last, incomplete batch is left out. Closing the iterator ends the process.
+    Raises `ValueError` where a shard holds no full batch.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_leave_with_parent) as pool:
+    told, tell = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin_process, initargs=(told,))
+    # Closed in the opposite order: the process is told to leave before the pool waits for it.
+    with closing(told), pool, closing(tell):
         number, row = start
-        coming: Future[tuple[Rows, int]] = pool.submit(make_shard, spec, number)
+        coming = _submit_first(pool, spec, number)
         while True:
             shard, _ = coming.result()
+            if len(shard) < rows_per_batch:
+                raise ValueError(
+                    f"shard {number} of {spec.size} sequences packs into {len(shard)} rows, "
+                    f"fewer than one batch of {rows_per_batch}"
+                )
             coming = pool.submit(make_shard, spec, number + 1)
             while row + rows_per_batch <= len(shard):
                 part = slice(row, row + rows_per_batch)
@@ -79,12 +98,32 @@ def _draw(make: Callable[[], Callable[[int], Sequence]]) -> Callable[[int], Sequ
     return _DRAWS[make]
 
 
-def _leave_with_parent() -> None:
-    """Ends this process when the one that trains is gone, even by kill -9; its pool cannot tell."""
+_LEAVING = threading.Event()
+"""Set in a process that has been told to leave."""
+
+
+def _submit_first(pool: ProcessPoolExecutor, spec: ShardSpec, number: int) -> Future[tuple[Rows, int]]:
+    # The process starts here and inherits the blocked signal: Ctrl-C is for the one that trains, from the very start.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(make_shard, spec, number)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_process(told: connection.Connection) -> None:
+    """Leaves Ctrl-C to the process that trains, and leaves with it.
+
+    `told` closes when no shard is wanted any more; when the parent is gone, even by kill -9, the pool
+    cannot tell, so this process ends itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def wait() -> None:
+        connection.wait([parent.sentinel, told])
+        _LEAVING.set()
         parent.join()
         os._exit(1)
 
