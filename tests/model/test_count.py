@@ -1,4 +1,4 @@
-"""The published sizes of Magistral Small, from its shape alone (facts sheet 2.1)."""
+"""The published sizes of Magistral Small, from its shape alone."""
 
 from dataclasses import replace
 

@@ -145,4 +145,5 @@ MAGISTRAL_SMALL = ModelConfig(
         image_size=1540,
     ),
 )
-"""Magistral Small 1.2 (2509), 24B; 1.0 and 1.1 are its text network alone. Source: facts sheet 2.1 and 2.2."""
+"""Magistral Small 1.2 (2509), 24B; 1.0 and 1.1 are its text network alone. Source: the defaults of
+transformers:models/mistral3/configuration_mistral3.py and mistral-inference:args.py."""

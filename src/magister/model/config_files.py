@@ -1,8 +1,8 @@
 """Reads and writes the two files in which a checkpoint describes its shape: native `params.json` and `config.json`.
 
 Every key of a file is used, known to be harmless, refused because it changes the arithmetic, or listed in one warning:
-none is dropped in silence. Knows no tensors. Defaults for missing keys are those of the public loaders (facts sheet
-2.2).
+none is dropped in silence. Knows no tensors. Defaults for missing keys are those of the public loaders
+(mistral-inference:args.py, vLLM, the converter in transformers).
 """
 
 import json

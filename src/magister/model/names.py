@@ -1,6 +1,7 @@
 """The two spellings of every tensor's name: native checkpoints' and Hugging Face's.
 
-Knows names only; the order of rows inside query and key weights is `permute`'s. Source: facts sheet 2.3.
+Knows names only; the order of rows inside query and key weights is `permute`'s. Source:
+transformers:models/mistral3/convert_mistral3_weights_to_hf.py.
 """
 
 import re

@@ -2,7 +2,8 @@
 
 Native checkpoints interleave a pair's two rows, (x0, x1), (x2, x3), ...; Hugging Face ones keep all first rows of a
 head, then all second rows. Worked example, head_dim 6, rows named by pair and half: native 0a 0b 1a 1b 2a 2b is Hugging
-Face 0a 1a 2a 0b 1b 2b. Source: facts sheet 2.4. Values and output projections are the same in both.
+Face 0a 1a 2a 0b 1b 2b. Source: transformers'
+`permute_for_rope`. Values and output projections are the same in both.
 
 Shapes: h heads, k head dim, i inputs.
 """
