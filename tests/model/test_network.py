@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from magister.model.attention import CausalAttention, PackedAttention, packed_positions
+from magister.model.attention import CausalAttention, PackedAttention, packed_positions, segment_lengths
 from magister.model.config import DecoderConfig, ModelConfig, VisionConfig
 from magister.model.network import Model, build, init_weights, native_parameters, set_parameter
 
@@ -135,3 +135,10 @@ def test_set_parameter_takes_the_tensor_itself() -> None:
         value = torch.zeros_like(dict(native_parameters(model))[name])
         set_parameter(model, name, value)
         assert dict(native_parameters(model))[name].data_ptr() == value.data_ptr()
+
+
+def test_positions_count_up_along_the_lengths_of_the_segments() -> None:
+    segments_bt = torch.tensor([[4, 4, 4, 7, 7, 9], [9, 9, 1, 1, 1, 0]])
+    lengths = segment_lengths(segments_bt)
+    assert lengths == [3, 2, 1, 2, 3, 1]
+    assert packed_positions(segments_bt).flatten().tolist() == [place for length in lengths for place in range(length)]

@@ -31,6 +31,7 @@ class View:
         self._shown = shown
         self._thoughts = thoughts and shown and self._terminal
         self._thought: list[str] = []
+        self._tail = ""
         self._tokens = 0
         self._began: float | None = None
         self._live: Live | None = None
@@ -77,14 +78,16 @@ class View:
     def _think(self, text: str) -> None:
         if self._began is None:
             self._began = time.monotonic()
-        self._thought.append(text)
         if not self._thoughts:
             return
+        self._thought.append(text)
         if self._live is None:
             self._live = Live(console=self._console, refresh_per_second=REFRESH, transient=True)
             self._live.start()
         height = max(3, self._console.height - 3)
-        self._live.update(Line("\n".join("".join(self._thought).split("\n")[-height:]), style="dim"))
+        # Only the end is kept at hand: a thought of 100,000 tokens must not be joined anew for each of them.
+        self._tail = "\n".join((self._tail + text).split("\n")[-height:])
+        self._live.update(Line(self._tail, style="dim"))
 
     def _fold(self) -> None:
         if self._folded or self._began is None:

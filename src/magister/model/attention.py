@@ -57,10 +57,21 @@ def packed_positions(segments_bt: Tensor) -> Tensor:
     Worked example: segments 4 4 4 7 7 9 give positions 0 1 2 0 1 0.
     """
     index_t = torch.arange(segments_bt.shape[1], device=segments_bt.device)
+    starts_bt = torch.where(_fresh(segments_bt), index_t, 0).cummax(dim=1).values
+    return index_t - starts_bt
+
+
+def segment_lengths(segments_bt: Tensor) -> list[int]:
+    """Lengths of the runs of equal segment numbers, row after row; they add up to b * t."""
+    starts = _fresh(segments_bt).flatten().nonzero().flatten().tolist()
+    return [stop - start for start, stop in zip(starts, [*starts[1:], segments_bt.numel()], strict=True)]
+
+
+def _fresh(segments_bt: Tensor) -> Tensor:
+    """Where a run of equal segment numbers begins, [b, t] -> [b, t] bool; every row begins one."""
     fresh_bt = torch.ones_like(segments_bt, dtype=torch.bool)
     fresh_bt[:, 1:] = segments_bt[:, 1:] != segments_bt[:, :-1]
-    starts_bt = torch.where(fresh_bt, index_t, 0).cummax(dim=1).values
-    return index_t - starts_bt
+    return fresh_bt
 
 
 def _one_sequence(q_thk: Tensor, k_tgk: Tensor, v_tgk: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from magister.model.attention import CausalAttention, PackedAttention, packed_positions
+from magister.model.attention import CausalAttention, PackedAttention, packed_positions, segment_lengths
 from magister.model.network import Model
 from magister.train import checkpoint
 from magister.train.interrupt import first_interrupt
@@ -141,14 +141,6 @@ def _loss_function(
             return packed_loss(model, run, rows, device)
 
     return loss_of
-
-
-def segment_lengths(segments_bt: Tensor) -> list[int]:
-    """Lengths of the runs of equal segment numbers, row after row; they add up to b * t."""
-    fresh_bt = torch.ones_like(segments_bt, dtype=torch.bool)
-    fresh_bt[:, 1:] = segments_bt[:, 1:] != segments_bt[:, :-1]
-    starts = fresh_bt.flatten().nonzero().flatten().tolist()
-    return [stop - start for start, stop in zip(starts, [*starts[1:], segments_bt.numel()], strict=True)]
 
 
 def _resume(
