@@ -8,7 +8,7 @@ from torch import Tensor
 
 from magister.model import cache as cache_module
 from magister.model.attention import CausalAttention
-from magister.model.cache import CachedAttention, KVCache, Span, span_positions
+from magister.model.cache import CachedAttention, KVCache, KVFormat, Span, quantize_heads, span_positions
 from magister.model.config import DecoderConfig, ModelConfig
 from magister.model.network import Model, build, init_weights, native_parameters
 
@@ -138,6 +138,56 @@ def test_bfloat16_cache(model: Model) -> None:
         whole = _whole(other, _ids(20))
     assert last.dtype == torch.bfloat16
     assert torch.allclose(torch.cat((first, last)).float(), whole.float(), atol=0.1)
+
+
+@PLACES
+@pytest.mark.parametrize(("kv", "close"), [(KVFormat.FP32, 1e-4), (KVFormat.BF16, 0.2), (KVFormat.INT8, 0.2)])
+def test_formats_hold_what_they_can(model: Model, slots: Tensor, kv: KVFormat, close: float) -> None:
+    """Chunked, decoded one by one, and beside another: always near the exact result, and never it but in float32."""
+    cache, ids_t = KVCache.allocate(DECODER, 512, kv=kv), _ids(60)
+    parts = []
+    for start, stop in ((0, 40), (40, 58), (58, 59)):
+        attend = CachedAttention(cache, [Span(slots, start, stop)])
+        parts.append(model(ids_t[start:stop], torch.arange(start, stop), attend))
+    spans = [Span(slots, 59, 60), Span(slots[200:], 0, 1)]
+    attend = CachedAttention(cache, spans)
+    parts.append(model(torch.stack((ids_t[59], ids_t[0])), span_positions(spans), attend)[:1])
+    found, wanted = torch.cat(parts), _whole(model, ids_t)
+    assert torch.allclose(found, wanted, atol=close)
+    assert torch.allclose(found, wanted, atol=1e-5) is (kv is KVFormat.FP32)
+
+
+def test_int8_has_a_scale_for_each_head_of_each_token() -> None:
+    sizes_t11 = torch.tensor([1e-6, 1.0, 50.0, 1e9, 0.0])[:, None, None]
+    x_tgk = torch.randn(5, 2, 16, generator=torch.Generator().manual_seed(0)) * sizes_t11
+    q_tgk, scales_tg1 = quantize_heads(x_tgk)
+    assert (q_tgk.dtype, scales_tg1.shape) == (torch.int8, (5, 2, 1))
+    assert q_tgk[:4].abs().amax(-1).eq(127).all()
+    assert ((q_tgk * scales_tg1 - x_tgk).abs() <= scales_tg1 * 0.501).all()
+    assert not scales_tg1[4].any()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_int8_does_not_hide_what_is_not_finite(bad: float) -> None:
+    x_tgk = torch.ones(1, 2, 16)
+    x_tgk[0, 0, 3] = bad
+    q_tgk, scales_tg1 = quantize_heads(x_tgk)
+    y_tgk = q_tgk * scales_tg1
+    assert not y_tgk[0, 0].isfinite().any()
+    assert torch.allclose(y_tgk[0, 1], x_tgk[0, 1])
+
+
+def test_a_known_run_is_read_like_one_found_out(model: Model) -> None:
+    cache, ids_t = KVCache.allocate(DECODER, 512), _ids(20)
+    _prefill(model, cache, ids_t[:19], NEIGHBOURS)
+    other = Span(SCATTERED[SCATTERED > 400][:1], 0, 1)
+    for others in ([], [other]):
+        outs = []
+        for first in (None, 100):
+            spans = [Span(NEIGHBOURS, 19, 20, first), *others]
+            ids = torch.cat((ids_t[19:], ids_t[: len(others)]))
+            outs.append(model(ids, span_positions(spans), CachedAttention(cache, spans)))
+        assert torch.equal(*outs)
 
 
 def test_spans_that_cannot_be() -> None:

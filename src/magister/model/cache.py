@@ -8,8 +8,11 @@ Shapes: t new tokens of all spans end to end, s tokens of one sequence, b sequen
 head dim.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 import torch
@@ -42,6 +45,8 @@ class Span:
     """Position of the first new token; everything before is in the cache."""
     stop: int
     """Position after the last new token."""
+    first: int | None = None
+    """`slots[0]`, by whoever knows that the slots are neighbours and has not this module find out for each pass."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:
@@ -50,13 +55,91 @@ class Span:
             raise ValueError(f"slots has {len(self.slots)} entries, stop is {self.stop}")
 
 
+class KVFormat(StrEnum):
+    """How keys and values are held."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    INT8 = "int8"
+    """Whole numbers -127..127, with a float32 scale per token and head for keys and one for values."""
+
+
+_STORED = {KVFormat.FP32: torch.float32, KVFormat.BF16: torch.bfloat16, KVFormat.INT8: torch.int8}
+
+
+class _Layer:
+    """Keys and values of one layer, in the dtype that attention computes in."""
+
+    def __init__(self, k_sgk: Tensor, v_sgk: Tensor, dtype: torch.dtype) -> None:
+        self._k_sgk = k_sgk
+        self._v_sgk = v_sgk
+        self._dtype = dtype
+
+    def write(self, slots_t: Tensor, k_tgk: Tensor, v_tgk: Tensor) -> None:
+        self._k_sgk.index_copy_(0, slots_t, k_tgk.to(self._k_sgk.dtype))
+        self._v_sgk.index_copy_(0, slots_t, v_tgk.to(self._v_sgk.dtype))
+
+    def run(self, where: slice) -> tuple[Tensor, Tensor]:
+        """Of neighbouring slots, without a copy where nothing has to be converted."""
+        return self._k_sgk[where].to(self._dtype), self._v_sgk[where].to(self._dtype)
+
+    def gather(self, slots_s: Tensor) -> tuple[Tensor, Tensor]:
+        # index_select is several times quicker than indexing with a matrix.
+        k_sgk, v_sgk = self._k_sgk.index_select(0, slots_s), self._v_sgk.index_select(0, slots_s)
+        return k_sgk.to(self._dtype), v_sgk.to(self._dtype)
+
+
+class _Int8Layer(_Layer):
+    """The same, as whole numbers and scales: x = q * scale, scale = max |x| of the head / 127."""
+
+    def __init__(self, k_sgk: Tensor, v_sgk: Tensor, dtype: torch.dtype) -> None:
+        super().__init__(k_sgk, v_sgk, dtype)
+        self._k_scales_sg1 = torch.zeros(*k_sgk.shape[:2], 1, device=k_sgk.device)
+        self._v_scales_sg1 = torch.zeros(*v_sgk.shape[:2], 1, device=v_sgk.device)
+
+    def write(self, slots_t: Tensor, k_tgk: Tensor, v_tgk: Tensor) -> None:
+        for x_tgk, q_sgk, scales_sg1 in (
+            (k_tgk, self._k_sgk, self._k_scales_sg1),
+            (v_tgk, self._v_sgk, self._v_scales_sg1),
+        ):
+            q_tgk, scales_tg1 = quantize_heads(x_tgk)
+            q_sgk.index_copy_(0, slots_t, q_tgk)
+            scales_sg1.index_copy_(0, slots_t, scales_tg1)
+
+    def run(self, where: slice) -> tuple[Tensor, Tensor]:
+        k_sgk = self._k_sgk[where] * self._k_scales_sg1[where]
+        v_sgk = self._v_sgk[where] * self._v_scales_sg1[where]
+        return k_sgk.to(self._dtype), v_sgk.to(self._dtype)
+
+    def gather(self, slots_s: Tensor) -> tuple[Tensor, Tensor]:
+        k_sgk = self._k_sgk.index_select(0, slots_s) * self._k_scales_sg1.index_select(0, slots_s)
+        v_sgk = self._v_sgk.index_select(0, slots_s) * self._v_scales_sg1.index_select(0, slots_s)
+        return k_sgk.to(self._dtype), v_sgk.to(self._dtype)
+
+
+def quantize_heads(x_tgk: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors [..., k] -> int8 [..., k] in -127..127 and a float32 scale for each, [..., 1]; zeros have scale 0.
+
+    A vector with a NaN or an infinity has a scale that is not finite either, so that it still spoils what reads it.
+    """
+    wide_tgk = x_tgk.float()
+    largest_tg1 = wide_tgk.abs().amax(dim=-1, keepdim=True)
+    inverse_tg1 = torch.where(largest_tg1 > 0, 127.0 / largest_tg1, 0.0)
+    q_tgk = (wide_tgk * inverse_tg1).round_().nan_to_num_(nan=1.0).clamp_(-127, 127).to(torch.int8)
+    return q_tgk, largest_tg1 / 127.0
+
+
 class KVCache:
     """The tensors. All zeros at first: slots never written hold finite numbers."""
 
-    def __init__(self, k: Tensor, v: Tensor) -> None:
-        """Both [n_layers, num_slots, g, k]."""
+    def __init__(self, k: Tensor, v: Tensor, dtype: torch.dtype | None = None) -> None:
+        """Both [n_layers, num_slots, g, k], float or int8; `dtype` is what they are read as, None says theirs."""
         self.k = k
         self.v = v
+        kind = _Int8Layer if k.dtype is torch.int8 else _Layer
+        pairs = zip(k.unbind(0), v.unbind(0), strict=True)
+        self.dtype = k.dtype if dtype is None else dtype
+        self.layers = [kind(k_sgk, v_sgk, self.dtype) for k_sgk, v_sgk in pairs]
 
     @classmethod
     def allocate(
@@ -66,10 +149,15 @@ class KVCache:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-    ) -> "KVCache":
-        """Room for `num_slots` tokens of this network, of all sequences together."""
+        kv: KVFormat | None = None,
+    ) -> KVCache:
+        """Room for `num_slots` tokens of this network, of all sequences together. Without `kv` they are held in
+        `dtype`, the network's own.
+        """
         shape = (config.n_layers, num_slots, config.n_kv_heads, config.head_dim)
-        return cls(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+        stored = dtype if kv is None else _STORED[kv]
+        k, v = (torch.zeros(shape, device=device, dtype=stored) for _ in range(2))
+        return cls(k, v, dtype)
 
 
 class _Reach(NamedTuple):
@@ -78,11 +166,11 @@ class _Reach(NamedTuple):
     run: slice | None
     slots: Tensor | None
 
-    def read(self, cache_sgk: Tensor) -> Tensor:
+    def read(self, layer: _Layer) -> tuple[Tensor, Tensor]:
         if self.run is not None:
-            return cache_sgk[self.run]
+            return layer.run(self.run)
         assert self.slots is not None
-        return cache_sgk.index_select(0, self.slots)
+        return layer.gather(self.slots)
 
 
 class _Chunk(NamedTuple):
@@ -118,11 +206,11 @@ class CachedAttention:
 
     def __init__(self, cache: KVCache, spans: Sequence[Span]) -> None:
         """`spans`: one per sequence, in the order in which their new tokens stand in the row [t]."""
-        self.k = cache.k.unbind(0)
-        self.v = cache.v.unbind(0)
-        device, dtype = cache.k.device, cache.k.dtype
+        self.layers = cache.layers
+        device, dtype = cache.k.device, cache.dtype
         self.n_tokens = sum(span.stop - span.start for span in spans)
-        self.written_t = torch.cat([span.slots[span.start : span.stop] for span in spans]).to(device)
+        written = [span.slots[span.start : span.stop] for span in spans]
+        self.written_t = (written[0] if len(written) == 1 else torch.cat(written)).to(device)
         self.parts: list[_Chunk | _Ones | _One] = []
         ones: list[tuple[int, Span]] = []
         row = 0
@@ -140,20 +228,19 @@ class CachedAttention:
         """[t, h, k], [t, g, k], [t, g, k] -> [t, h, k]. ValueError if the row is not as long as the spans together."""
         if q_thk.shape[0] != self.n_tokens:
             raise ValueError(f"the spans have {self.n_tokens} new tokens, the row has {q_thk.shape[0]}")
-        k_cache, v_cache = self.k[layer], self.v[layer]
-        k_cache.index_copy_(0, self.written_t, k_tgk)
-        v_cache.index_copy_(0, self.written_t, v_tgk)
+        cache = self.layers[layer]
+        cache.write(self.written_t, k_tgk, v_tgk)
         if len(self.parts) == 1:
-            return _attend(self.parts[0], q_thk, k_cache, v_cache)
+            return _attend(self.parts[0], q_thk, cache)
         out_thk = torch.empty_like(q_thk)
         for part in self.parts:
             match part:
                 case _Chunk(rows=rows):
-                    out_thk[rows] = _attend(part, q_thk[rows], k_cache, v_cache)
+                    out_thk[rows] = _attend(part, q_thk[rows], cache)
                 case _Ones(rows=indices):
-                    out_thk[indices] = _attend(part, q_thk[indices], k_cache, v_cache)
+                    out_thk[indices] = _attend(part, q_thk[indices], cache)
                 case _One(row=row):
-                    out_thk[row : row + 1] = _attend(part, q_thk[row : row + 1], k_cache, v_cache)
+                    out_thk[row : row + 1] = _attend(part, q_thk[row : row + 1], cache)
         return out_thk
 
 
@@ -162,20 +249,17 @@ def span_positions(spans: Sequence[Span], device: torch.device | str = "cpu") ->
     return torch.cat([torch.arange(span.start, span.stop) for span in spans]).to(device)
 
 
-def _attend(part: "_Chunk | _Ones | _One", q_thk: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
+def _attend(part: _Chunk | _Ones | _One, q_thk: Tensor, cache: _Layer) -> Tensor:
     match part:
         case _Chunk(reach=reach, start=start, mask=mask):
-            return _attend_chunk(q_thk, reach.read(k_cache), reach.read(v_cache), start, mask)
+            return _attend_chunk(q_thk, *reach.read(cache), start, mask)
         case _Ones(slots_bs=slots_bs, mask_bs=mask_bs):
-            k_bsgk, v_bsgk = _gather(k_cache, slots_bs), _gather(v_cache, slots_bs)
-            return reference.attention_one(q_thk, k_bsgk, v_bsgk, mask_bs)
+            k_ngk, v_ngk = cache.gather(slots_bs.view(-1))
+            shape = (*slots_bs.shape, *k_ngk.shape[1:])
+            return reference.attention_one(q_thk, k_ngk.view(shape), v_ngk.view(shape), mask_bs)
         case _One(reach=reach):
-            return reference.attention_one(q_thk, reach.read(k_cache)[None], reach.read(v_cache)[None])
-
-
-def _gather(cache_sgk: Tensor, slots_bs: Tensor) -> Tensor:
-    # index_select is several times quicker than indexing with a matrix.
-    return cache_sgk.index_select(0, slots_bs.view(-1)).view(*slots_bs.shape, *cache_sgk.shape[1:])
+            k_sgk, v_sgk = reach.read(cache)
+            return reference.attention_one(q_thk, k_sgk[None], v_sgk[None])
 
 
 def _attend_chunk(q_thk: Tensor, k_sgk: Tensor, v_sgk: Tensor, start: int, mask: Tensor | None) -> Tensor:
@@ -215,6 +299,8 @@ def _band_mask(start: int, stop: int, device: torch.device, dtype: torch.dtype) 
 
 
 def _reach(span: Span, device: torch.device) -> _Reach:
+    if span.first is not None:
+        return _Reach(slice(span.first, span.first + span.stop), None)
     slots = span.slots[: span.stop]
     first, last = int(slots[0]), int(slots[-1])
     neighbours = last - first == span.stop - 1
@@ -242,19 +328,24 @@ def _group(group: list[tuple[int, Span]], device: torch.device, dtype: torch.dty
     if len(group) == 1:
         row, span = group[0]
         return _One(row, _reach(span, device))
-    lengths_b = torch.tensor([span.stop for _, span in group])
-    longest = int(lengths_b.max())
-    # Padding repeats a sequence's own first slot: another's might hold what is not finite, and 0 * nan is nan.
-    slots_bs = torch.stack([_padded(span, longest) for _, span in group])
+    lengths_b1 = torch.tensor([[span.stop] for _, span in group])
+    longest = max(span.stop for _, span in group)
+    inside_bs = torch.arange(longest) < lengths_b1
+    slots_bs = _slots([span for _, span in group], inside_bs)
     mask_bs = None
-    if int(lengths_b.min()) < longest:
-        mask_bs = torch.zeros(slots_bs.shape, dtype=dtype)
-        mask_bs = mask_bs.masked_fill(torch.arange(longest) >= lengths_b[:, None], float("-inf")).to(device)
+    if min(span.stop for _, span in group) < longest:
+        mask_bs = torch.zeros(slots_bs.shape, dtype=dtype).masked_fill_(~inside_bs, float("-inf")).to(device)
     return _Ones([row for row, _ in group], slots_bs.to(device), mask_bs)
 
 
-def _padded(span: Span, length: int) -> Tensor:
-    slots = span.slots[: span.stop]
-    if span.stop == length:
-        return slots
-    return torch.cat((slots, slots[:1].expand(length - span.stop)))
+def _slots(spans: Sequence[Span], inside_bs: Tensor) -> Tensor:
+    """Slots of each sequence [b, s], where `inside_bs`; elsewhere its own first one: another's might hold what is not
+    finite, and 0 * nan is nan.
+    """
+    firsts_b1 = torch.tensor([[span.first if span.first is not None else int(span.slots[0])] for span in spans])
+    longest = inside_bs.shape[1]
+    slots_bs = torch.where(inside_bs, firsts_b1 + torch.arange(longest), firsts_b1)
+    for row, span in enumerate(spans):
+        if span.first is None:
+            slots_bs[row, : span.stop] = span.slots[: span.stop]
+    return slots_bs

@@ -1,4 +1,4 @@
-"""The leaves of the network: a matrix, an embedding, a patch convolution, a norm.
+"""The leaves of the network: a matrix, plain or quantised, an embedding, a patch convolution, a norm.
 
 They hold numbers and do not make them: torch's own modules draw random weights when built, which on the meta device is
 useless and loads torch's compiler (two seconds, 70 MB). `network.init_weights` and `weights.load` fill these.
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magister.kernels import reference
+from magister.kernels.dispatch import Product
 
 
 class Linear(nn.Module):
@@ -26,6 +27,23 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., i] -> [..., o]."""
         return F.linear(x, self.weight, self.bias)
+
+
+class QuantizedLinear(nn.Module):
+    """x W^T with a quantised matrix, in the place of a `Linear`.
+
+    It has no parameters: nothing in it is trained, cast or moved, and new numbers for it are a new `QuantizedLinear`.
+    """
+
+    def __init__(self, product: Product) -> None:
+        super().__init__()
+        self.in_features = product.inputs
+        self.out_features = product.outputs
+        self.product = product
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., i] -> [..., o]."""
+        return self.product(x)
 
 
 class Embedding(nn.Module):

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from magister.kernels.dispatch import Product
 from magister.model.config import ModelConfig
 from magister.model.decoder import Attend, Decoder
+from magister.model.layers import Linear, QuantizedLinear
 from magister.model.vision import Vision
 
 _INIT_STD = 0.02
@@ -67,23 +69,57 @@ def build(config: ModelConfig) -> Model:
 
 
 def native_parameters(model: Model) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every parameter under its name in a native checkpoint, in the model's order. Tied embeddings appear once."""
+    """Every parameter under its name in a native checkpoint, in the model's order. Tied embeddings appear once.
+
+    Quantised matrices are no parameters: see `native_products`.
+    """
     for part in (model.decoder, model.vision):
         if part is not None:
             yield from part.named_parameters()
 
 
+def native_products(model: Model) -> Iterator[tuple[str, Product]]:
+    """Every quantised matrix under its name in a native checkpoint. With `native_parameters`, all there is."""
+    for part in (model.decoder, model.vision):
+        if part is not None:
+            for name, module in part.named_modules():
+                if isinstance(module, QuantizedLinear):
+                    yield f"{name}.weight", module.product
+
+
 def set_parameter(model: Model, name: str, value: Tensor) -> None:
     """Puts `value` itself (no copy) in the place of the parameter with this native name. KeyError if there is none."""
-    root: nn.Module = model.decoder
-    if model.vision is not None and not hasattr(model.decoder, name.split(".")[0]):
-        root = model.vision
-    owner, _, leaf = name.rpartition(".")
+    root, owner, leaf = _find(model, name)
     module = root.get_submodule(owner)
     trainable = module._parameters[leaf]
     assert trainable is not None, name
     assert trainable.shape == value.shape, (name, trainable.shape, value.shape)
     setattr(module, leaf, nn.Parameter(value, requires_grad=trainable.requires_grad))
+
+
+def takes_product(model: Model, name: str) -> bool:
+    """Whether the parameter with this native name may be a quantised matrix: that of a `Linear` without bias."""
+    root, owner, leaf = _find(model, name)
+    module = root.get_submodule(owner)
+    return isinstance(module, Linear) and module.bias is None and leaf == "weight"
+
+
+def set_product(model: Model, name: str, product: Product) -> None:
+    """Puts a quantised matrix in the place of the parameter with this native name; `takes_product` must hold."""
+    root, owner, _ = _find(model, name)
+    linear = root.get_submodule(owner)
+    assert isinstance(linear, Linear | QuantizedLinear), name
+    assert (product.outputs, product.inputs) == (linear.out_features, linear.in_features), name
+    root.set_submodule(owner, QuantizedLinear(product))
+
+
+def _find(model: Model, name: str) -> tuple[nn.Module, str, str]:
+    """The part of a native name: its root, the module under it, and the module's own parameter."""
+    root: nn.Module = model.decoder
+    if model.vision is not None and not hasattr(model.decoder, name.split(".")[0]):
+        root = model.vision
+    owner, _, leaf = name.rpartition(".")
+    return root, owner, leaf
 
 
 def init_weights(
