@@ -1,5 +1,6 @@
 """Every field of a request is honoured or refused by its name, before anything is allocated."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -130,3 +131,16 @@ def test_the_engine_refuses_at_the_first_step_and_holds_nothing() -> None:
             ask(engine, [THINK], open_at=OpenAt.THOUGHT, thinking_tokens=-5)
         with pytest.raises(TooLong):
             ask(engine, [7] * LIMITS.context)
+
+
+def test_a_prompt_of_a_million_tokens_is_refused_before_anything_is_allocated() -> None:
+    prompt = (7,) * 1_000_000
+    with opened(random_model()) as engine:
+        tracemalloc.start()
+        with pytest.raises(TooLong) as too_long:
+            ask(engine, prompt)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert (too_long.value.tokens, too_long.value.limit) == (1_000_000, LIMITS.context - 1)
+    assert "1000000 tokens" in str(too_long.value)
+    assert peak < 200_000

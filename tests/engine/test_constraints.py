@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from magister.engine.constraints import Found, StopStrings, Thought
+from magister.engine.constraints import Found, StopStrings, Thought, reserve
 
 
 def _said(thought: Thought, *ids: int) -> tuple[int | None, int | None]:
@@ -14,7 +14,7 @@ def _said(thought: Thought, *ids: int) -> tuple[int | None, int | None]:
 
 
 def test_a_thought_is_closed_when_its_tokens_are_spent_and_none_opens_again() -> None:
-    thought = Thought(1, 2, 3, inside=False)
+    thought = Thought(1, 2, 3, 100, inside=False)
     assert _said(thought) == (None, None)
     assert _said(thought, 1, 7, 7) == (None, None)
     assert _said(thought, 7) == (2, None)
@@ -23,18 +23,42 @@ def test_a_thought_is_closed_when_its_tokens_are_spent_and_none_opens_again() ->
 
 
 def test_what_one_thought_leaves_the_next_may_use() -> None:
-    thought = Thought(1, 2, 3, inside=False)
+    thought = Thought(1, 2, 3, 100, inside=False)
     assert _said(thought, 1, 7, 2, 9, 9) == (None, None)
     assert _said(thought, 1, 7, 7) == (2, None)
 
 
 def test_zero_forbids_a_thought_and_closes_an_open_one() -> None:
-    assert _said(Thought(1, 2, 0, inside=False)) == (None, 1)
-    assert _said(Thought(1, 2, 0, inside=True)) == (2, None)
+    assert _said(Thought(1, 2, 0, 100, inside=False)) == (None, 1)
+    assert _said(Thought(1, 2, 0, 100, inside=True)) == (2, None)
 
 
-def test_a_cap_of_none_never_binds() -> None:
-    assert _said(Thought(1, 2, None, inside=True), *[7] * 50) == (None, None)
+def test_a_thought_is_closed_early_enough_to_leave_a_quarter_for_the_answer() -> None:
+    thought = Thought(1, 2, 1000, 20, inside=False)
+    assert reserve(20) == 5
+    assert _said(thought, 1, *[7] * 12) == (None, None)
+    assert _said(thought, 7) == (2, None)
+    assert _said(thought, 2) == (None, 1)
+    assert reserve(20) == 20 - 15
+
+
+def test_a_thought_that_could_hold_nothing_does_not_open() -> None:
+    assert _said(Thought(1, 2, 1000, 1, inside=False)) == (None, 1)
+    assert _said(Thought(1, 2, 1000, 20, inside=False), *[7] * 12) == (None, None)
+    assert _said(Thought(1, 2, 1000, 20, inside=False), *[7] * 13) == (None, 1)
+    assert _said(Thought(1, 2, 1000, 1, inside=True)) == (2, None)
+
+
+@pytest.mark.parametrize(("room", "kept"), [(1, 0), (3, 0), (4, 1), (2048, 512), (40_000, 512)])
+def test_the_reserve(room: int, kept: int) -> None:
+    assert reserve(room) == kept
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    thought = Thought(1, 2, 3, 100, inside=True)
+    twin = thought.copy()
+    assert _said(twin, 7, 7, 7) == (2, None)
+    assert _said(thought) == (None, None)
 
 
 @pytest.mark.parametrize(

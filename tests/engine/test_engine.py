@@ -32,11 +32,13 @@ from torch import Tensor
 
 from magister.engine.engine import Engine
 from magister.engine.limits import Limits
-from magister.engine.mailbox import Mailbox
+from magister.engine.mailbox import Mailbox, ring
+from magister.engine.runner import TorchRunner
 from magister.engine.vocabulary import Vocabulary
+from magister.model.cache import KVFormat
 from magister.model.decoder import Attend
 from magister.model.network import Model, native_parameters
-from magister.types import Busy, FinishReason, OpenAt, Prompt, Sampling, TokenModel, Updatable
+from magister.types import Busy, FinishReason, Prompt, Sampling, TokenModel, Updatable
 
 GREEDY: dict[str, Any] = {"temperature": 0.0}
 LONG = Limits(context=500, blocks=300, block_size=4)
@@ -52,7 +54,7 @@ def test_a_whole_reply_ends_its_turn_and_says_how_long_it_took() -> None:
     with reciting(b"one ", b"two") as engine:
         reply = ask(engine, [FIRST], **GREEDY)
     assert reply.ids == (FIRST + 1, FIRST + 2, END)
-    assert [len(chunk.ids) for chunk in reply.chunks] == [1, 1, 1]
+    assert len(reply.chunks[0].ids) == 1, "the first token does not wait for others"
     assert (reply.finish, reply.last.trim, reply.last.stop, reply.last.cached_tokens) == (FinishReason.END, 0, None, 0)
     assert reply.forced == [False, False, False]
     assert (reply.logprobs, reply.sampled_logprobs, reply.entropy, reply.top) == ([], [], [], [])
@@ -122,40 +124,6 @@ def test_no_stop_string_reaches_across_a_tag() -> None:
     with reciting(b"a", b"b", follows={FIRST + 1: END_THINK, END_THINK: FIRST + 2}) as engine:
         reply = ask(engine, [FIRST], stop=("ab",), **GREEDY)
     assert reply.ids == (FIRST + 1, END_THINK, FIRST + 2, END)
-
-
-class TestThinkingCap:
-    """A world that opens a thought and never stops thinking: prompt, [THINK], x, x, x, ..., and after it `y`."""
-
-    FOLLOWS = {FIRST: THINK, THINK: FIRST + 1, FIRST + 1: FIRST + 1, END_THINK: FIRST + 2}
-    X, Y = FIRST + 1, FIRST + 2
-
-    @pytest.mark.parametrize("cap", [1, 4])
-    def test_the_thought_is_closed_by_force(self, cap: int) -> None:
-        with reciting(b"x", b"y", follows=self.FOLLOWS) as engine:
-            reply = ask(engine, [FIRST], thinking_tokens=cap, logprobs=True, **GREEDY)
-        assert reply.ids == (THINK, *[self.X] * cap, END_THINK, self.Y, END)
-        assert reply.forced == [False] * (cap + 1) + [True, False, False]
-        closing = cap + 1
-        assert reply.sampled_logprobs[closing] == 0.0
-        assert reply.logprobs[closing] < -1
-
-    def test_zero_forbids_a_thought(self) -> None:
-        with reciting(b"x", b"y", follows=self.FOLLOWS) as engine:
-            reply = ask(engine, [FIRST], thinking_tokens=0, max_tokens=5, **GREEDY)
-        assert THINK not in reply.ids
-        assert not any(reply.forced)
-
-    def test_an_open_thought_is_capped_too(self) -> None:
-        with reciting(b"x", b"y", follows=self.FOLLOWS) as engine:
-            for cap in (0, 3):
-                reply = ask(engine, [FIRST, THINK], open_at=OpenAt.THOUGHT, thinking_tokens=cap, **GREEDY)
-                assert reply.ids == (*[self.X] * cap, END_THINK, self.Y, END)
-                assert reply.forced.index(True) == cap
-
-    def test_without_a_cap_it_goes_on(self) -> None:
-        with reciting(b"x", b"y", follows=self.FOLLOWS) as engine:
-            assert ask(engine, [FIRST], max_tokens=50, **GREEDY).ids == (THINK, *[self.X] * 49)
 
 
 def test_penalties_count_generated_tokens_only() -> None:
@@ -319,7 +287,8 @@ def test_a_reader_whose_loop_is_gone_is_found_out() -> None:
     async def make() -> Mailbox:
         return Mailbox()
 
-    assert asyncio.run(make()).put([]) is False
+    box = asyncio.run(make())
+    assert ring([box]) == [box]
     limits = Limits(context=500, blocks=300, block_size=4, running=2, waiting=1)
     with opened(random_model(kind=SlowModel), limits=limits) as engine:
         loop = asyncio.new_event_loop()
@@ -375,3 +344,37 @@ def test_publishing_what_does_not_fit_changes_nothing() -> None:
 def test_an_engine_that_does_not_fit_its_model(context: int, pieces: tuple[bytes, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Engine(random_model(), Vocabulary(pieces=pieces, end=0), Limits(context=context, blocks=200, block_size=4))
+
+
+def test_a_runner_of_another_size_or_a_second_format() -> None:
+    runner = TorchRunner(random_model(), 10, 4)
+    with pytest.raises(ValueError, match="limits have 20 blocks of 4 tokens, the runner 10 of 4"):
+        Engine(runner, VOCABULARY, Limits(context=40, blocks=20, block_size=4))
+    with pytest.raises(ValueError, match="kv is int8, but a runner has chosen its own"):
+        Engine(runner, VOCABULARY, Limits(context=40, blocks=10, block_size=4), kv=KVFormat.INT8)
+
+
+def test_keys_and_values_in_another_format() -> None:
+    with opened(random_model()) as engine:
+        exact = ask(engine, [7, 8, 9], max_tokens=5, logprobs=True, **GREEDY).logprobs
+    for kv in (KVFormat.BF16, KVFormat.INT8):
+        with Engine(random_model(), VOCABULARY, LIMITS, kv=kv) as engine:
+            rounded = ask(engine, [7, 8, 9], max_tokens=5, logprobs=True, **GREEDY).logprobs
+        assert rounded != exact
+        assert rounded[0] == pytest.approx(exact[0], abs=0.2)
+
+
+def test_what_several_steps_said_while_nobody_looked_comes_as_one_chunk() -> None:
+    with opened(random_model(), limits=LONG) as engine:
+
+        async def run() -> list[int]:
+            sizes: list[int] = []
+            async for chunk in engine.generate(Prompt((7,)), Sampling(max_tokens=200, ignore_end=True)):
+                sizes.append(len(chunk.ids))
+                time.sleep(0.05)
+            return sizes
+
+        sizes = asyncio.run(run())
+    assert sizes[0] == 1
+    assert sum(sizes) == 200
+    assert max(sizes) > 1

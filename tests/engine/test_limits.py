@@ -1,5 +1,7 @@
 """Limits and vocabularies that contradict themselves say so."""
 
+from typing import Any
+
 import pytest
 
 from magister.engine.limits import Limits
@@ -13,9 +15,11 @@ from magister.engine.vocabulary import Vocabulary
         ({"context": 1}, "context is 1"),
         ({"blocks": 3}, "3 blocks of 16 tokens cannot hold a context of 64"),
         ({"step_tokens": 4}, "step_tokens is 4, must be at least running = 32"),
+        ({"speculation": -1}, "speculation is -1, must be at least 0"),
+        ({"row_cost": 1.5}, "row_cost is 1.5, must be between 0 and 1"),
     ],
 )
-def test_limits(changes: dict[str, int], message: str) -> None:
+def test_limits(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Limits(**({"context": 64, "blocks": 16} | changes))
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from tests.kernels.libraries import library
 from torch import Tensor
 
+from magister.engine.compiled_runner import CompiledRunner
 from magister.engine.engine import Engine
 from magister.engine.limits import Limits
+from magister.engine.runner import Runner, TorchRunner
 from magister.engine.vocabulary import Vocabulary
 from magister.model.attention import CausalAttention
+from magister.model.cache import KVFormat
+from magister.model.compiled import CompiledDecoder
 from magister.model.config import DecoderConfig, ModelConfig, VisionConfig
 from magister.model.decoder import Attend
 from magister.model.network import Model, build, init_weights, native_parameters
@@ -48,10 +53,12 @@ def decoder(**changes: Any) -> DecoderConfig:
     return DecoderConfig(**(values | changes))
 
 
-def random_model(seed: int = 0, vision: VisionConfig | None = None, kind: type[Model] = Model) -> Model:
+def random_model(
+    seed: int = 0, vision: VisionConfig | None = None, kind: type[Model] = Model, positions: int = 512
+) -> Model:
     """Random weights, large enough for peaked distributions."""
     with torch.device("meta"):
-        model = kind(ModelConfig(decoder(), vision))
+        model = kind(ModelConfig(decoder(max_position_embeddings=positions), vision))
     init_weights(model, seed)
     for _, parameter in native_parameters(model):
         parameter.requires_grad_(False)
@@ -87,10 +94,32 @@ def reciting_model(follows: Mapping[int, int], vocab_size: int) -> Model:
     return model
 
 
+Make = Callable[[Model, Limits], Runner]
+"""A network on its way into an engine."""
+
+
+def torch_runner(kv: KVFormat | None = None) -> Make:
+    return lambda model, limits: TorchRunner(model, limits.blocks, limits.block_size, kv)
+
+
+def compiled_runner(kv: KVFormat) -> Make:
+    """The network in compiled code; skips where it cannot be."""
+
+    def make(model: Model, limits: Limits) -> Runner:
+        compiled = CompiledDecoder.allocate(model.config.decoder, library(), threads=1)
+        for name, parameter in model.decoder.named_parameters():
+            compiled.put(name, parameter)
+        return CompiledRunner(model.config, compiled, model.vision, limits.blocks, limits.block_size, kv)
+
+    return make
+
+
 @contextmanager
-def opened(model: Model, vocabulary: Vocabulary = VOCABULARY, limits: Limits = LIMITS) -> Iterator[Engine]:
+def opened(
+    model: Model, vocabulary: Vocabulary = VOCABULARY, limits: Limits = LIMITS, make: Make | None = None
+) -> Iterator[Engine]:
     """An engine that must be empty and whole at the end."""
-    with Engine(model, vocabulary, limits) as engine:
+    with Engine(model if make is None else make(model, limits), vocabulary, limits) as engine:
         yield engine
         load = engine.load()
         assert (load.running, load.waiting, load.free_blocks) == (0, 0, limits.blocks)

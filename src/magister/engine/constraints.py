@@ -8,40 +8,58 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+_RESERVE_SHARE = 4
+_RESERVE = 512
+
+
+def reserve(room: int) -> int:
+    """Tokens kept for the answer behind a capped thought in a reply of at most `room`: a quarter of it, at most 512."""
+    return min(room // _RESERVE_SHARE, _RESERVE)
+
 
 class Thought:
     """Follows thoughts by their two tokens and holds them to a cap.
 
     The cap counts the tokens between the two tags over the whole reply, without the tags: once it is spent, an open
     thought is closed by force and no further one may open. A cap of 0 forbids thoughts, and closes at once the one that
-    the prompt ends in.
+    the prompt ends in. Where the reply itself would end first, the cap is spent early enough to leave `reserve(room)`
+    tokens behind the closing tag.
     """
 
-    def __init__(self, opening: int, closing: int, cap: int | None, inside: bool) -> None:
-        """`inside`: the prompt ends in an open thought. A cap of None never binds."""
+    def __init__(self, opening: int, closing: int, cap: int, room: int, inside: bool) -> None:
+        """`inside`: the prompt ends in an open thought. `room`: tokens of the reply at most."""
         self.opening = opening
         self.closing = closing
         self.inside = inside
         self._left = cap
+        self._room = room - reserve(room)
 
     @property
     def forced(self) -> int | None:
         """The id that must come next, if one must."""
-        return self.closing if self.inside and self._left == 0 else None
+        return self.closing if self.inside and (self._left == 0 or self._room <= 1) else None
 
     @property
     def banned(self) -> int | None:
         """An id that must not come next, if there is one."""
-        return self.opening if not self.inside and self._left == 0 else None
+        # A thought of no tokens takes two tags.
+        return self.opening if not self.inside and (self._left == 0 or self._room <= 2) else None
 
     def push(self, id_: int) -> None:
         """Follows one generated token."""
+        self._room -= 1
         if not self.inside:
             self.inside = id_ == self.opening
         elif id_ == self.closing:
             self.inside = False
-        elif self._left is not None:
+        else:
             self._left -= 1
+
+    def copy(self) -> Thought:
+        """One that goes its own way from here."""
+        twin = Thought(self.opening, self.closing, self._left, 0, self.inside)
+        twin._room = self._room
+        return twin
 
 
 class Found(NamedTuple):

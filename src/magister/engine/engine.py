@@ -1,8 +1,7 @@
 """A model behind the token socket: one thread that steps while there is work, and any number of callers beside it.
 
 Everything that touches sequences, blocks or weights happens on the engine's own thread, one act after another: admit,
-cancel, publish, step. The queue of a one-thread executor is that order, so an act asked for during a step comes before
-the next one. Knows no messages and no text.
+cancel, publish, step. An act asked for during a step comes before the next one. Knows no messages and no text.
 """
 
 from __future__ import annotations
@@ -10,43 +9,57 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
 
+from magister.engine import prefix
 from magister.engine.checks import check_prompt, check_sampling
 from magister.engine.limits import Limits
-from magister.engine.mailbox import Mailbox
+from magister.engine.mailbox import Mailbox, ring
 from magister.engine.reply import Reply, Request
-from magister.engine.runner import Runner
-from magister.engine.sampler import Sampler
+from magister.engine.runner import Runner, TorchRunner
+from magister.engine.sampler import Drawn, Row, Sampler
 from magister.engine.scheduler import Scheduler
+from magister.engine.sequence import Span
+from magister.engine.stepper import Stepper
 from magister.engine.vocabulary import Vocabulary
-from magister.model.network import Model, native_parameters
+from magister.model.cache import KVFormat
+from magister.model.config import ModelConfig
+from magister.model.network import Model
 from magister.types import Busy, Chunk, Prompt, Sampling
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _RETRY_AFTER = 1.0
 """Seconds that a caller turned away is told to wait."""
+_SEND_EVERY = 0.002
+"""Seconds between two wakings of the callers, unless a reply begins or ends: waking costs more than many a small step.
+"""
 
 
 class Load(NamedTuple):
-    """How much an engine is doing."""
+    """How much an engine is doing, and has done since its start."""
 
     running: int
     """Sequences that hold blocks."""
     waiting: int
     """Sequences in line."""
     free_blocks: int
-    """Blocks that nobody holds."""
+    """Blocks that nobody holds, idle ones included."""
     preemptions: int
-    """How often a sequence lost its blocks to an older one, since the start."""
+    """How often a sequence lost its blocks to an older one."""
+    idle_blocks: int
+    """Blocks that nobody holds and whose contents can still be found."""
+    steps: int
+    """Steps taken."""
+    tokens: int
+    """Tokens computed, guesses included."""
+    guessed: int
+    """Tokens guessed ahead."""
+    right: int
+    """Guesses that were right."""
 
 
 class Engine:
@@ -56,36 +69,48 @@ class Engine:
     are free before the next step. A failure of a step reaches every caller in flight; the engine itself goes on.
     """
 
-    def __init__(self, model: Model, vocabulary: Vocabulary, limits: Limits, *, version: int = 0) -> None:
+    def __init__(
+        self,
+        model: Model | Runner,
+        vocabulary: Vocabulary,
+        limits: Limits,
+        *,
+        kv: KVFormat | None = None,
+        version: int = 0,
+    ) -> None:
         """Takes the memory of the cache at once. ValueError where model, vocabulary and limits do not fit together.
 
-        The model must be left alone from here on; new weights come by `publish`. `version` names those it has.
+        A torch model must be left alone from here on; new weights come by `publish`. `version` names those it has. `kv`
+        is the format of its keys and values, None its own; a runner brings both.
         """
-        decoder, vision = model.config.decoder, model.config.vision
-        if len(vocabulary.pieces) > decoder.vocab_size:
-            raise ValueError(f"pieces has {len(vocabulary.pieces)} tokens, the model {decoder.vocab_size}")
-        if limits.context > decoder.max_position_embeddings:
-            raise ValueError(f"context is {limits.context}, the model holds {decoder.max_position_embeddings}")
-        never = vocabulary.never | set(range(len(vocabulary.pieces), decoder.vocab_size))
-        if vision is not None:
-            never |= {vision.image_token_id, vision.image_break_token_id, vision.image_end_token_id}
+        _check_fit(model.config, vocabulary, limits)
+        if isinstance(model, Model):
+            self._runner: Runner = TorchRunner(model, limits.blocks, limits.block_size, kv)
+        else:
+            _check_runner(model, limits, kv)
+            self._runner = model
         self.vocabulary = vocabulary
         self.limits = limits
-        self._vision = vision
+        self._vision = model.config.vision
         self._version = version
-        self._runner = Runner(model, limits.blocks, limits.block_size)
-        self._sampler = Sampler(decoder.vocab_size, never, self._runner.device)
-        self._scheduler = Scheduler(limits)
+        self._epoch = 0
+        self._never = _never(model.config, vocabulary)
+        self._sampler = Sampler(model.config.decoder.vocab_size, self._never, self._runner.device)
+        self._scheduler = Scheduler(limits, prefix.root(version, 0))
         self._replies: dict[int, Reply] = {}
         self._next_number = 0
-        self._stepping = False
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="magister-engine")
+        self._steps = self._tokens = self._guessed = self._right = 0
+        self._unsent: list[Reply] = []
+        self._sent = 0.0
+        self._stepper = Stepper(self._step, self._fail, "magister-engine")
         self._lock = threading.Lock()
         self._open = 0
-        self._closed = False
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
-        """See `TokenModel.generate`. RuntimeError if a step failed or the engine was closed."""
+        """See `TokenModel.generate`. RuntimeError if a step failed or the engine was closed.
+
+        What several steps gave a choice while nobody looked comes as one chunk.
+        """
         check_sampling(sampling, self.vocabulary)
         check_prompt(prompt, self.vocabulary, self.limits.context, self._vision)
         request = Request(
@@ -110,29 +135,24 @@ class Engine:
         """See `Updatable.publish`. Names are those of a native checkpoint; parameters not named stay as they are.
 
         Returns when the tensors have been copied, so that the caller may change them again; that takes until the step
-        in progress ends. What sequences have in the cache stays. ValueError for an unknown name or a wrong shape.
+        in progress ends. What sequences have in the cache stays theirs, and is not shared with later ones. ValueError
+        for an unknown name or a wrong shape.
         """
-        parameters = dict(native_parameters(self._runner.model))
+        shapes = self._runner.shapes
         for name, tensor in tensors.items():
-            if name not in parameters:
+            if name not in shapes:
                 raise ValueError(f"{name}: the model has no such tensor")
-            if tensor.shape != parameters[name].shape:
-                raise ValueError(f"{name}: has shape {tuple(tensor.shape)}, must have {tuple(parameters[name].shape)}")
-        self._ask(self._replace, version, [(parameters[name], tensor) for name, tensor in tensors.items()])
+            if tuple(tensor.shape) != shapes[name]:
+                raise ValueError(f"{name}: has shape {tuple(tensor.shape)}, must have {shapes[name]}")
+        self._stepper.ask(self._replace, version, tensors)
 
     def load(self) -> Load:
-        """What is going on between two steps. Asserts on the way that no block is lost or held twice."""
-        return self._ask(self._audit)
+        """What is going on between two steps. Asserts on the way that no block is lost or held by the wrong ones."""
+        return self._stepper.ask(self._audit)
 
     def close(self) -> None:
         """Ends everything: callers in flight get an error, the thread ends. Waits for the step in progress."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            ended = self._executor.submit(self._fail, RuntimeError("the engine was closed"))
-        ended.result()
-        self._executor.shutdown()
+        self._stepper.close(partial(self._fail, RuntimeError("the engine was closed")))
 
     def __enter__(self) -> Self:
         return self
@@ -148,52 +168,43 @@ class Engine:
         n = request.sampling.n
         with self._lock:
             room = self.limits.running + self.limits.waiting
-            if not self._closed and self._open + n > room:
+            if not self._stepper.closed and self._open + n > room:
                 raise Busy(f"{self._open} sequences are in flight, {n} more exceed {room}", _RETRY_AFTER)
-            self._submit(self._admit, request).add_done_callback(self._watch)
+            self._stepper.submit(partial(self._admit, request))
             self._open += n
 
     def _leave(self, request: Request) -> None:
-        with self._lock:
-            if not self._closed:
-                self._submit(self._cancel, request).add_done_callback(self._watch)
-
-    def _ask(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Has the engine's thread do something between two steps, and waits for it."""
-        with self._lock:
-            future = self._submit(act, *args, **kwargs)
-        return future.result()
-
-    def _submit(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        assert self._lock.locked()
-        if self._closed:
-            raise RuntimeError("the engine is closed")
-        return self._executor.submit(act, *args, **kwargs)
-
-    def _watch(self, future: Future[None]) -> None:
-        """Sees to it that no failure on the engine's thread leaves a caller waiting."""
-        error = future.exception()
-        if error is not None:
-            self._executor.submit(self._fail, error)
+        if not self._stepper.closed:
+            try:
+                self._stepper.submit(partial(self._cancel, request))
+            except RuntimeError:
+                # Closed since we looked: then nothing is left to cancel.
+                return
 
     # What the engine's thread does.
 
     def _admit(self, request: Request) -> None:
+        prompt, places = request.prompt, None
+        if self._vision is not None and prompt.images:
+            places = prefix.Places(prompt.ids, prompt.images, self._vision.image_token_id, self._vision.token_pixels)
+        replies = []
         for choice in range(request.sampling.n):
-            reply = Reply(request, choice, self._next_number, self.vocabulary, self.limits.context)
+            replies.append(Reply(request, choice, self._next_number, self.vocabulary, self.limits, places))
             self._next_number += 1
+        self._scheduler.hash_prompts([reply.sequence for reply in replies])
+        for reply in replies:
             self._replies[reply.sequence.number] = reply
             self._scheduler.add(reply.sequence)
-        self._step_soon()
 
     def _cancel(self, request: Request) -> None:
         for reply in [reply for reply in self._replies.values() if reply.request is request]:
             self._drop(reply)
 
-    def _replace(self, version: int, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        with torch.no_grad():
-            for parameter, tensor in pairs:
-                parameter.copy_(tensor)
+    def _replace(self, version: int, tensors: Mapping[str, Any]) -> None:
+        self._send()
+        self._epoch += 1
+        self._scheduler.renew(prefix.root(version, self._epoch))
+        self._runner.replace(tensors)
         self._version = version
 
     def _audit(self) -> Load:
@@ -201,7 +212,17 @@ class Engine:
         scheduler.audit()
         assert len(self._replies) == len(scheduler.running) + len(scheduler.waiting)
         assert self._runner.remembered <= self._replies.keys()
-        return Load(len(scheduler.running), len(scheduler.waiting), scheduler.pool.available, scheduler.preemptions)
+        return Load(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            free_blocks=scheduler.pool.available,
+            preemptions=scheduler.preemptions,
+            idle_blocks=scheduler.pool.idle,
+            steps=self._steps,
+            tokens=self._tokens,
+            guessed=self._guessed,
+            right=self._right,
+        )
 
     def _fail(self, error: BaseException) -> None:
         """Hands `error` to everyone in flight and starts afresh: what a failed step left behind cannot be trusted."""
@@ -211,46 +232,115 @@ class Engine:
             self._open -= len(self._replies)
         self._runner.forget(self._replies)
         self._replies = {}
-        self._scheduler = Scheduler(self.limits)
+        self._unsent = []
+        self._epoch += 1
+        self._scheduler = Scheduler(self.limits, prefix.root(self._version, self._epoch))
 
-    def _step_soon(self) -> None:
-        if not self._stepping and self._scheduler.busy:
-            self._stepping = True
-            self._executor.submit(self._turn).add_done_callback(self._watch)
-
-    def _turn(self) -> None:
-        self._stepping = False
-        if self._scheduler.busy:
-            with torch.inference_mode():
-                self._step()
-            self._step_soon()
-
-    def _step(self) -> None:
-        spans = self._scheduler.plan()
+    def _step(self) -> bool:
+        """One step, if there is work; whether there is more."""
+        scheduler = self._scheduler
+        if not scheduler.busy:
+            return False
+        if self.limits.speculation:
+            self._guess()
+        spans = scheduler.plan()
+        if self._unsent and any(span.rows == 0 or span.stop - span.start > span.rows for span in spans):
+            # A prompt may take long, and nobody shall wait for it with a token on the way.
+            self._send()
         now = time.perf_counter()
-        for span in spans:
-            self._replies[span.sequence.number].start(now)
-        replies = [self._replies[span.sequence.number] for span in spans if span.samples]
-        logits_bv = self._runner.run(spans)
-        drawn = self._sampler.draw(logits_bv, [reply.row() for reply in replies])
-        for span in spans:
-            self._scheduler.commit(span)
-        now = time.perf_counter()
-        for reply, token in zip(replies, drawn, strict=True):
-            self._deliver(reply, reply.push(token, self._version, now))
+        replies = [self._replies[span.sequence.number] for span in spans]
+        rows: list[Row] = []
+        for span, reply in zip(spans, replies, strict=True):
+            if reply.started is None:
+                reply.started = now
+            if span.rows:
+                rows += reply.rows(span.draft)
+        with torch.inference_mode():
+            drawn = self._sampler.draw(self._runner.run(spans), rows)
+        self._take(spans, replies, drawn)
+        self._steps += 1
+        return scheduler.busy
 
-    def _deliver(self, reply: Reply, chunks: list[Chunk]) -> None:
-        if reply.finished:
-            self._drop(reply)
-        if chunks and not reply.request.mailbox.put(chunks):
-            self._cancel(reply.request)
+    def _guess(self) -> None:
+        decoding = [sequence for sequence in self._scheduler.running if sequence.remaining == 1]
+        for sequence in decoding:
+            sequence.draft = self._replies[sequence.number].guess(len(decoding), self._never)
+
+    def _take(self, spans: list[Span], replies: list[Reply], drawn: list[Drawn | None]) -> None:
+        """Books a step that has been computed, and sends what is due."""
+        now = time.perf_counter()
+        due = now - self._sent >= _SEND_EVERY
+        place = 0
+        for span, reply in zip(spans, replies, strict=True):
+            self._tokens += span.stop - span.start
+            if not span.rows:
+                self._scheduler.commit(span, span.stop)
+                continue
+            if reply.first is None:
+                reply.first, due = now, True
+            right = reply.take(drawn[place : place + span.rows], span.draft, self._version)
+            place += span.rows
+            stop = span.stop
+            if span.draft:
+                self._guessed += len(span.draft)
+                self._right += right
+                # A reply that ended among its guesses has fewer ids than were right.
+                stop = min(stop - len(span.draft) + right, len(span.sequence.ids))
+            if not reply.failed:
+                self._scheduler.commit(span, stop)
+            self._unsent.append(reply)
+            if reply.finished:
+                due = True
+                self._drop(reply)
+        if due:
+            self._send(now)
+
+    def _send(self, now: float | None = None) -> None:
+        """Puts what replies have to say into their mailboxes and wakes the callers. Drops requests of closed loops."""
+        self._sent = time.perf_counter() if now is None else now
+        requests: dict[int, Request] = {}
+        unsent, self._unsent = dict.fromkeys(self._unsent), []
+        for reply in unsent:
+            chunks = reply.chunks(self._version, self._sent)
+            if chunks and reply.request.mailbox.put(chunks):
+                requests[id(reply.request)] = reply.request
+        if requests:
+            dead = ring([request.mailbox for request in requests.values()])
+            for request in [request for request in requests.values() if request.mailbox in dead]:
+                self._cancel(request)
 
     def _drop(self, reply: Reply) -> None:
-        """Forgets a reply; one that is forgotten already stays so, as when its request ended earlier in this step."""
+        """Forgets a reply; one that is forgotten already stays so."""
         number = reply.sequence.number
         if self._replies.pop(number, None) is None:
             return
-        self._scheduler.remove(reply.sequence)
+        self._scheduler.remove(reply.sequence, keep=not reply.failed)
         self._runner.forget([number])
         with self._lock:
             self._open -= 1
+
+
+def _never(config: ModelConfig, vocabulary: Vocabulary) -> frozenset[int]:
+    """Ids that are never sampled: the vocabulary's, those past its end, and those of images."""
+    never = set(vocabulary.never) | set(range(len(vocabulary.pieces), config.decoder.vocab_size))
+    if config.vision is not None:
+        never |= {config.vision.image_token_id, config.vision.image_break_token_id, config.vision.image_end_token_id}
+    return frozenset(never)
+
+
+def _check_fit(config: ModelConfig, vocabulary: Vocabulary, limits: Limits) -> None:
+    decoder = config.decoder
+    if len(vocabulary.pieces) > decoder.vocab_size:
+        raise ValueError(f"pieces has {len(vocabulary.pieces)} tokens, the model {decoder.vocab_size}")
+    if limits.context > decoder.max_position_embeddings:
+        raise ValueError(f"context is {limits.context}, the model holds {decoder.max_position_embeddings}")
+
+
+def _check_runner(runner: Runner, limits: Limits, kv: KVFormat | None) -> None:
+    if kv is not None:
+        raise ValueError(f"kv is {kv}, but a runner has chosen its own format")
+    if (runner.blocks, runner.block_size) != (limits.blocks, limits.block_size):
+        raise ValueError(
+            f"limits have {limits.blocks} blocks of {limits.block_size} tokens, "
+            f"the runner {runner.blocks} of {runner.block_size}"
+        )

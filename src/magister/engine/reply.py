@@ -1,4 +1,4 @@
-"""One choice of a request on its way out: what its next token is drawn under, and the chunks its tokens become.
+"""One choice of a request on its way out: what its next tokens are drawn under, and the chunks they become.
 
 Tokens that may belong to a stop string are held back until it is clear whether they do. Knows no tensors, no blocks and
 no threads.
@@ -7,14 +7,17 @@ no threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import NamedTuple
 
 from magister.engine.constraints import Found, StopStrings, Thought
+from magister.engine.limits import Limits
 from magister.engine.mailbox import Mailbox
+from magister.engine.prefix import Places
 from magister.engine.randomness import choice_seed, uniform
 from magister.engine.sampler import Drawn, Row
 from magister.engine.sequence import Sequence
+from magister.engine.speculation import Confidence, NGrams
 from magister.engine.vocabulary import Vocabulary
 from magister.types import Chunk, FinishReason, OpenAt, Prompt, Sampling, Timings
 
@@ -43,10 +46,8 @@ class _Held(NamedTuple):
 
 class _Ending(NamedTuple):
     finish: FinishReason | None = None
-    trim: int = 0
-    stop: str | None = None
+    found: Found | None = None
     error: str | None = None
-    timings: Timings | None = None
 
 
 _GOES_ON = _Ending()
@@ -55,52 +56,109 @@ _GOES_ON = _Ending()
 class Reply:
     """One choice: its sequence, its constraints and what has not been sent yet."""
 
-    def __init__(self, request: Request, choice: int, number: int, vocabulary: Vocabulary, context: int) -> None:
-        """`number` names the sequence; `context` is the length at which it must end."""
+    def __init__(
+        self, request: Request, choice: int, number: int, vocabulary: Vocabulary, limits: Limits, places: Places | None
+    ) -> None:
+        """`number` names the sequence; `places` are of the prompt's images."""
         prompt, sampling = request.prompt, request.sampling
         self.request = request
-        self.finished = False
-        """Whether the last chunk has been given."""
         self.sequence = Sequence(
-            number=number, ids=list(prompt.ids), prompt_length=len(prompt.ids), images=prompt.images
+            number=number, ids=list(prompt.ids), prompt_length=len(prompt.ids), images=prompt.images, places=places
         )
         self._sampling = sampling
         self._choice = choice
         self._seed = choice_seed(request.seed, choice)
         self._end = None if sampling.ignore_end else vocabulary.end
         self._pieces = vocabulary.pieces
-        longest = context if sampling.max_tokens is None else len(prompt.ids) + sampling.max_tokens
-        self._full = min(context, longest)
-        self._thought = _thought(prompt, sampling, vocabulary)
+        longest = limits.context if sampling.max_tokens is None else len(prompt.ids) + sampling.max_tokens
+        self._full = min(limits.context, longest)
+        self._thought = _thought(prompt, sampling, vocabulary, self._full - len(prompt.ids))
         self._stops = StopStrings(sampling.stop) if sampling.stop else None
         self._counts: dict[int, int] = {}
         self._counting = bool(sampling.frequency_penalty or sampling.presence_penalty)
+        self._guesser = NGrams(self.sequence.ids) if limits.speculation else None
+        self._confidence = Confidence(limits.speculation, limits.row_cost)
         self._held: list[_Held] = []
-        self._started: float | None = None
-        self._first: float | None = None
+        self._ending = _GOES_ON
+        self.started: float | None = None
+        """When a step first worked on it."""
+        self.first: float | None = None
+        """When it had its first token."""
 
-    def start(self, now: float) -> None:
-        """Notes that a step works on it; the first one counts."""
-        if self._started is None:
-            self._started = now
+    @property
+    def finished(self) -> bool:
+        """Whether its last token has been taken."""
+        return self._ending.finish is not None
 
-    def row(self) -> Row:
-        """What the next token is drawn under."""
-        luck = uniform(self._seed, len(self.sequence.ids)) if self._sampling.temperature else 0.0
-        thought = self._thought
-        if thought is None:
-            return Row(self._sampling, luck, self._counts)
-        return Row(self._sampling, luck, self._counts, thought.forced, thought.banned)
+    @property
+    def failed(self) -> bool:
+        """Whether there was nothing to draw."""
+        return self._ending.finish is FinishReason.ERROR
 
-    def push(self, drawn: Drawn | None, version: int, now: float) -> list[Chunk]:
-        """Takes the next token, or None where there was nothing to draw; gives what may be sent now."""
-        if self._first is None:
-            self._first = now
+    def guess(self, streams: int, never: frozenset[int]) -> tuple[int, ...]:
+        """Guesses at the next tokens, where they are worth it in a step that decodes `streams` sequences.
+
+        None of `never`, which are not sampled: the prompt may have them, and image tokens cannot be computed alone.
+        """
+        if self._guesser is None:
+            return ()
+        # The last token of all needs no guess: it is drawn behind the one before.
+        room = self._full - len(self.sequence.ids) - 1
+        count = min(self._confidence.guesses(streams), room)
+        draft = self._guesser.follow(count) if count > 0 else ()
+        return draft if never.isdisjoint(draft) else tuple(takewhile(lambda id_: id_ not in never, draft))
+
+    def rows(self, draft: tuple[int, ...] = ()) -> list[Row]:
+        """What the next token is drawn under, and then each one after a guess, should the guesses be right."""
+        sampling, position = self._sampling, len(self.sequence.ids)
+        warm, thought, counts = sampling.temperature > 0, self._thought, self._counts
+        if not draft and thought is None:
+            return [Row(sampling, uniform(self._seed, position) if warm else 0.0, counts)]
+        rows: list[Row] = []
+        for place in range(len(draft) + 1):
+            if place and self._counting:
+                counts = counts | {draft[place - 1]: counts.get(draft[place - 1], 0) + 1}
+            if place and thought is not None:
+                thought = thought.copy()
+                thought.push(draft[place - 1])
+            luck = uniform(self._seed, position + place) if warm else 0.0
+            if thought is None:
+                rows.append(Row(sampling, luck, counts))
+            else:
+                rows.append(Row(sampling, luck, counts, thought.forced, thought.banned))
+        return rows
+
+    def take(self, drawn: list[Drawn | None], draft: tuple[int, ...], version: int) -> int:
+        """Takes the outcomes of `rows(draft)` as far as the guesses were right, and as the reply goes on.
+
+        None is a row with nothing to draw. Returns how many guesses were right.
+        """
+        if not draft:
+            self._push(drawn[0], version)
+            return 0
+        right = 0
+        for place, one in enumerate(drawn):
+            self._push(one, version)
+            if self.finished or place == len(draft) or one is None or one.id != draft[place]:
+                break
+            right += 1
+        self._confidence.learn(len(draft), right)
+        return right
+
+    def chunks(self, version: int, now: float) -> list[Chunk]:
+        """What may be sent now, with `version` the last token's."""
+        if self._ending.finish is not None:
+            return self._close(version, now)
+        return self._send(len(self._held) if self._stops is None else self._before(self._stops.held))
+
+    def _push(self, drawn: Drawn | None, version: int) -> None:
         if drawn is None:
-            return self._close(FinishReason.ERROR, None, version, now)
+            self._ending = _Ending(FinishReason.ERROR, error=NOTHING_TO_DRAW)
+            return
         id_ = drawn.id
         piece = self._pieces[id_]
-        self.sequence.ids.append(id_)
+        ids = self.sequence.ids
+        ids.append(id_)
         self._held.append(_Held(drawn, version, len(piece)))
         if self._counting:
             self._counts[id_] = self._counts.get(id_, 0) + 1
@@ -108,12 +166,11 @@ class Reply:
             self._thought.push(id_)
         found = self._stops.push(piece) if self._stops is not None else None
         if id_ == self._end:
-            return self._close(FinishReason.END, None, version, now)
-        if found is not None:
-            return self._close(FinishReason.STOP, found, version, now)
-        if len(self.sequence.ids) >= self._full:
-            return self._close(FinishReason.LENGTH, None, version, now)
-        return self._send(self._before(0 if self._stops is None else self._stops.held))
+            self._ending = _Ending(FinishReason.END)
+        elif found is not None:
+            self._ending = _Ending(FinishReason.STOP, found)
+        elif len(ids) >= self._full:
+            self._ending = _Ending(FinishReason.LENGTH)
 
     def _before(self, keep: int) -> int:
         """How many held tokens end before the last `keep` bytes."""
@@ -128,25 +185,26 @@ class Reply:
         if not count:
             return []
         ready, self._held = self._held[:count], self._held[count:]
+        if ready[0].version == ready[-1].version:
+            return [self._chunk(ready, ready[0].version)]
         return [self._chunk(list(tokens), version) for version, tokens in groupby(ready, lambda held: held.version)]
 
-    def _close(self, reason: FinishReason, found: Found | None, version: int, now: float) -> list[Chunk]:
+    def _close(self, version: int, now: float) -> list[Chunk]:
         """All that is left. The very last chunk has every byte of the stop string, even of tokens of older weights."""
-        self.finished = True
-        trim = 0 if found is None else found.trim
+        found = self._ending.found
         older = sum(held.version != version for held in self._held)
-        chunks = self._send(min(older, self._before(trim)))
-        assert self._started is not None
-        assert self._first is not None
+        chunks = self._send(min(older, self._before(0 if found is None else found.trim)))
+        assert self.started is not None
+        assert self.first is not None
         timings = Timings(
-            queued=self._started - self.request.arrived, prefill=self._first - self._started, decode=now - self._first
+            queued=self.started - self.request.arrived, prefill=self.first - self.started, decode=now - self.first
         )
-        error = NOTHING_TO_DRAW if reason is FinishReason.ERROR else None
-        ending = _Ending(reason, trim, None if found is None else found.stop, error, timings)
-        return [*chunks, self._chunk(self._held, version, ending)]
+        return [*chunks, self._chunk(self._held, version, timings)]
 
-    def _chunk(self, tokens: list[_Held], version: int, ending: _Ending = _GOES_ON) -> Chunk:
+    def _chunk(self, tokens: list[_Held], version: int, timings: Timings | None = None) -> Chunk:
+        """`timings` are the last chunk's."""
         drawn = [held.drawn for held in tokens]
+        ending, found = (_GOES_ON, None) if timings is None else (self._ending, self._ending.found)
         reports = [one.report for one in drawn if one.report is not None]
         return Chunk(
             choice=self._choice,
@@ -158,18 +216,19 @@ class Reply:
             entropy=tuple([report.entropy for report in reports]) if self._sampling.logprobs else None,
             top=tuple([report.top for report in reports]) if self._sampling.top_logprobs else None,
             finish=ending.finish,
-            trim=ending.trim,
-            stop=ending.stop,
+            trim=0 if found is None else found.trim,
+            stop=None if found is None else found.stop,
             error=ending.error,
-            timings=ending.timings,
+            cached_tokens=0 if timings is None else self.sequence.cached or 0,
+            timings=timings,
         )
 
 
-def _thought(prompt: Prompt, sampling: Sampling, vocabulary: Vocabulary) -> Thought | None:
+def _thought(prompt: Prompt, sampling: Sampling, vocabulary: Vocabulary, room: int) -> Thought | None:
     """The follower of a capped thought; without a cap there is nothing to follow."""
     if sampling.thinking_tokens is None:
         return None
     assert vocabulary.think is not None
     assert vocabulary.end_think is not None
     inside = prompt.open_at is OpenAt.THOUGHT
-    return Thought(vocabulary.think, vocabulary.end_think, sampling.thinking_tokens, inside)
+    return Thought(vocabulary.think, vocabulary.end_think, sampling.thinking_tokens, room, inside)

@@ -1,13 +1,12 @@
 """Logits -> tokens: one pass over the rows of a step.
 
 Order, for each row: (1) ids never sampled and banned ones out, bias added, penalties subtracted; (2) division by the
-temperature; (3) top_k; (4) top_p on what top_k left; (5) min_p, against the likeliest token; (6) one draw by inverse
-distribution function. Tokens exactly as likely as the last one kept are kept too, so that no choice depends on the
-order of a sort. Temperature 0 takes the likeliest token after (1) and has nothing left to truncate.
+temperature; (3) top_k; (4) top_p on what top_k left; (5) min_p, against the likeliest token (`truncation`); (6) one
+draw by inverse distribution function. Temperature 0 takes the likeliest token after (1) and has nothing to truncate.
 
 Knows rows, not sequences: what a row may draw and how lucky it is are told to it (`Row`).
 
-Shapes: b rows of the step, r rows of a subset, v vocabulary, s the s likeliest tokens.
+Shapes: b rows of the step, r rows of a subset, v vocabulary.
 """
 
 from __future__ import annotations
@@ -19,13 +18,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from magister.engine.truncation import truncate
 from magister.types import Sampling, TokenLogprob
-
-_HEAD = 256
-"""How many of the likeliest tokens are sorted at first; truncation seldom looks past them."""
 
 _COLDEST = 1e-30
 """The smallest temperature that float32 can divide by; at and below it only exact ties are random."""
+
+_MANY = 1 << 15
+_STRIPE = 128
+"""Numbers from which on, and stripes in which, the largest is looked for before its place (a quarter of the time)."""
 
 
 class Row(NamedTuple):
@@ -59,8 +60,8 @@ class Drawn(NamedTuple):
     """The outcome of one row."""
 
     id: int
-    forced: bool
-    report: Report | None
+    forced: bool = False
+    report: Report | None = None
     """None unless the row asked for logprobs."""
 
 
@@ -71,16 +72,27 @@ class _Draw(NamedTuple):
     sampled_logprobs: list[float]
 
 
+class _Edits(NamedTuple):
+    """Numbers to add to logits, side by side."""
+
+    rows: list[int]
+    ids: list[int]
+    values: list[float]
+
+
 class Sampler:
     """Draws one token a row."""
 
     def __init__(self, vocab_size: int, never: Iterable[int], device: torch.device) -> None:
         """`never`: ids out of reach for every row."""
-        ids = sorted(never)
+        self._never = frozenset(never)
         self._never_v: Tensor | None = None
-        if ids:
+        if self._never:
             self._never_v = torch.zeros(vocab_size, device=device)
-            self._never_v[ids] = -math.inf
+            self._never_v[sorted(self._never)] = -math.inf
+        self._x_bv = torch.empty(0, vocab_size, device=device)
+        self._masses_bv = torch.empty(0, vocab_size, dtype=torch.float64, device=device)
+        self._views: dict[int, tuple[Tensor, Tensor]] = {}
 
     def draw(self, logits_bv: Tensor, rows: Sequence[Row]) -> list[Drawn | None]:
         """One token for each row; None for a row whose logits have a NaN, an infinity, or nothing left to draw."""
@@ -88,7 +100,11 @@ class Sampler:
         if not rows:
             return []
         raw_bv = logits_bv.float()
-        draw = _draw(self._edit(raw_bv, rows), rows)
+        if all(map(_is_plain, rows)):
+            ids = self._likeliest(raw_bv)
+            if ids is not None:
+                return [None if id_ is None else Drawn(id_) for id_ in ids]
+        draw = self._draw(raw_bv, rows)
         ids = [
             id_ if row.forced is None or id_ is None else row.forced for id_, row in zip(draw.ids, rows, strict=True)
         ]
@@ -98,113 +114,124 @@ class Sampler:
             for id_, row, report in zip(ids, rows, reports, strict=True)
         ]
 
-    def _edit(self, raw_bv: Tensor, rows: Sequence[Row]) -> Tensor:
-        """Step (1): a new tensor unless there is nothing to do."""
-        edits: dict[tuple[int, int], float] = {}
+    def _likeliest(self, raw_bv: Tensor) -> list[int | None] | None:
+        """Each row's likeliest token; None where one of them is never sampled and the second best has to be found."""
+        best_b1, ids_b1 = _largest(raw_bv)
+        ids: list[int] = [id_ for (id_,) in ids_b1.tolist()]
+        if not self._never.isdisjoint(ids):
+            return None
+        return [id_ if math.isfinite(best) else None for id_, (best,) in zip(ids, best_b1.tolist(), strict=True)]
+
+    def _draw(self, raw_bv: Tensor, rows: Sequence[Row]) -> _Draw:
+        x_bv, masses_bv = self._memory(raw_bv)
+        self._edit(raw_bv, rows, x_bv)
+        greedy = [row.sampling.temperature == 0 for row in rows]
+        best_ids: list[int] = []
+        if any(greedy):
+            best_b1, ids_b1 = _largest(x_bv)
+            best_ids = [id_ for (id_,) in ids_b1.tolist()]
+        else:
+            best_b1 = x_bv.amax(dim=-1, keepdim=True)
+        # The largest logit is NaN where any is; it is -inf where nothing is left.
+        usable = [math.isfinite(best) for (best,) in best_b1.tolist()]
+        if all(greedy):
+            return _Draw([id_ if ok else None for id_, ok in zip(best_ids, usable, strict=True)], [0.0] * len(rows))
+        drawn, logprobs = _draw_by_luck(x_bv.sub_(best_b1), masses_bv, rows)
+        for index, id_ in enumerate(best_ids):
+            if greedy[index]:
+                drawn[index], logprobs[index] = id_, 0.0
+        return _Draw([id_ if ok else None for id_, ok in zip(drawn, usable, strict=True)], logprobs)
+
+    def _edit(self, raw_bv: Tensor, rows: Sequence[Row], x_bv: Tensor) -> None:
+        """Step (1), from `raw_bv` to `x_bv`."""
+        if self._never_v is None:
+            x_bv.copy_(raw_bv)
+        else:
+            torch.add(raw_bv, self._never_v, out=x_bv)
+        edits = _Edits([], [], [])
         for index, row in enumerate(rows):
             _collect_edits(edits, index, row)
-        x_bv = raw_bv if self._never_v is None else raw_bv + self._never_v
-        if not edits:
-            return x_bv
-        index_2e = torch.tensor(list(edits), device=raw_bv.device).t()
-        values_e = torch.tensor(list(edits.values()), dtype=torch.float32, device=raw_bv.device)
-        return x_bv.index_put((index_2e[0], index_2e[1]), values_e, accumulate=True)
+        if edits.ids:
+            rows_e = torch.tensor(edits.rows, device=raw_bv.device)
+            ids_e = torch.tensor(edits.ids, device=raw_bv.device)
+            values_e = torch.tensor(edits.values, dtype=torch.float32, device=raw_bv.device)
+            x_bv.index_put_((rows_e, ids_e), values_e, accumulate=True)
+
+    def _memory(self, raw_bv: Tensor) -> tuple[Tensor, Tensor]:
+        """Room for a step's logits and masses, float32 and float64 [b, v], the same for each step of as many rows."""
+        rows = len(raw_bv)
+        if rows > len(self._x_bv):
+            self._x_bv = torch.empty(raw_bv.shape, device=raw_bv.device)
+            self._masses_bv = torch.empty(raw_bv.shape, dtype=torch.float64, device=raw_bv.device)
+            self._views.clear()
+        if rows not in self._views:
+            self._views[rows] = self._x_bv[:rows], self._masses_bv[:rows]
+        return self._views[rows]
 
 
-def _collect_edits(edits: dict[tuple[int, int], float], index: int, row: Row) -> None:
-    """What is added to which logits of one row; bias, penalties and a ban of the same token add up."""
-    sampling = row.sampling
-    for id_, bias in sampling.logit_bias.items():
-        edits[index, id_] = bias
-    if sampling.frequency_penalty or sampling.presence_penalty:
-        for id_, count in row.counts.items():
-            penalty = sampling.presence_penalty + sampling.frequency_penalty * count
-            edits[index, id_] = edits.get((index, id_), 0.0) - penalty
-    if row.banned is not None:
-        edits[index, row.banned] = -math.inf
-
-
-def _draw(x_bv: Tensor, rows: Sequence[Row]) -> _Draw:
-    best_b, best_ids_b = x_bv.max(dim=-1)
-    # The largest logit is NaN where any is; it is -inf where nothing is left.
-    usable = [math.isfinite(best) for best in best_b.tolist()]
-    greedy_ids = best_ids_b.tolist()
-    if all(row.sampling.temperature == 0 for row in rows):
-        return _Draw([id_ if ok else None for id_, ok in zip(greedy_ids, usable, strict=True)], [0.0] * len(rows))
-    temperatures_b = torch.tensor([max(row.sampling.temperature, _COLDEST) for row in rows], device=x_bv.device)
+def _draw_by_luck(x_bv: Tensor, masses_bv: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
+    """Tokens, and their log-probabilities where any row wants them, from logits less their row's largest."""
+    device = x_bv.device
+    warmth = [1.0 / max(row.sampling.temperature, _COLDEST) for row in rows]
+    if min(warmth) == max(warmth):
+        x_bv.mul_(warmth[0])
+    else:
+        x_bv.mul_(torch.tensor(warmth, device=device)[:, None])
     # The likeliest token has weight 1: min_p needs no division, and no temperature overflows.
-    weights_bv = ((x_bv - best_b[:, None]) / temperatures_b[:, None]).exp()
-    _truncate(weights_bv, rows)
-    masses_bv = weights_bv.cumsum(dim=-1, dtype=torch.float64)
+    weights_bv = x_bv.exp_()
+    truncate(weights_bv, [row.sampling for row in rows])
+    torch.cumsum(weights_bv, dim=-1, dtype=torch.float64, out=masses_bv)
     totals_b1 = masses_bv[:, -1:]
-    luck_b1 = torch.tensor([[row.uniform] for row in rows], dtype=torch.float64, device=x_bv.device)
-    drawn_b1 = torch.searchsorted(masses_bv, luck_b1 * totals_b1, right=True)
-    # Rows without a total (NaN) find nothing; they are dropped below, but must not break the gather.
-    drawn_b1.clamp_(max=x_bv.shape[1] - 1)
+    if len(rows) == 1:
+        luck_b1 = totals_b1 * rows[0].uniform
+    else:
+        luck_b1 = totals_b1 * torch.tensor([[row.uniform] for row in rows], dtype=torch.float64, device=device)
+    drawn_b1 = torch.searchsorted(masses_bv, luck_b1, right=True)
     logprobs = [0.0] * len(rows)
     if any(row.sampling.logprobs for row in rows):
-        logprobs = (weights_bv.gather(1, drawn_b1).double() / totals_b1).log_().flatten().tolist()
-    ids: list[int | None] = []
-    for index, (row, drawn) in enumerate(zip(rows, drawn_b1.flatten().tolist(), strict=True)):
-        greedy = row.sampling.temperature == 0
-        ids.append((greedy_ids[index] if greedy else drawn) if usable[index] else None)
-        if greedy:
-            logprobs[index] = 0.0
-    return _Draw(ids, logprobs)
+        # Rows without a total (NaN) find nothing; they are dropped later, but must not break the gather.
+        safe_b1 = drawn_b1.clamp(max=x_bv.shape[1] - 1)
+        logprobs = (weights_bv.gather(1, safe_b1).double() / totals_b1).log_().flatten().tolist()
+    return [id_ for (id_,) in drawn_b1.tolist()], logprobs
 
 
-def _truncate(weights_bv: Tensor, rows: Sequence[Row]) -> None:
-    """Steps (3) to (5), in place: weights too small for their row become 0."""
-    vocab_size = weights_bv.shape[1]
-    floors = [row.sampling.min_p if row.sampling.temperature else 0.0 for row in rows]
-    ordered = [index for index, row in enumerate(rows) if _needs_order(row.sampling, vocab_size)]
-    if not ordered and not any(floors):
-        return
-    cut_b = torch.tensor(floors, device=weights_bv.device)
-    if len(ordered) == len(rows):
-        cut_b = torch.maximum(cut_b, _cut(weights_bv, rows))
-    elif ordered:
-        cut_r = _cut(weights_bv[ordered], [rows[index] for index in ordered])
-        cut_b[ordered] = torch.maximum(cut_b[ordered], cut_r)
-    weights_bv.masked_fill_(weights_bv < cut_b[:, None], 0.0)
+def _largest(x_bv: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's largest number and where it is first, [b, 1] both."""
+    rows, width = x_bv.shape
+    if x_bv.is_cuda or x_bv.numel() < _MANY or width % _STRIPE:
+        return x_bv.max(dim=-1, keepdim=True)
+    # A CPU finds the largest number several times faster than the place of it.
+    x_bns = x_bv.view(rows, -1, _STRIPE)
+    best_b1, stripes_b1 = x_bns.amax(dim=-1).max(dim=-1, keepdim=True)
+    x_bs = x_bns[torch.arange(rows), stripes_b1[:, 0]]
+    return best_b1, stripes_b1 * _STRIPE + x_bs.max(dim=-1, keepdim=True).indices
 
 
-def _needs_order(sampling: Sampling, vocab_size: int) -> bool:
-    return sampling.temperature > 0 and (sampling.top_p < 1 or 0 < sampling.top_k < vocab_size)
+def _is_plain(row: Row) -> bool:
+    """Whether a row's token is the likeliest one that may be sampled at all."""
+    s = row.sampling
+    return (
+        s.temperature == 0
+        and row.forced is None
+        and row.banned is None
+        and not (s.logprobs or s.logit_bias or s.frequency_penalty or s.presence_penalty)
+    )
 
 
-def _cut(weights_rv: Tensor, rows: Sequence[Row]) -> Tensor:
-    """The smallest weight that top_k and top_p keep, [r]. Looks at the likeliest few first, then at all if need be."""
-    vocab_size = weights_rv.shape[1]
-    ks = [row.sampling.top_k if 0 < row.sampling.top_k < vocab_size else 0 for row in rows]
-    size = vocab_size if max(ks) > _HEAD else min(_HEAD, vocab_size)
-    cut_r = _cut_within(weights_rv, rows, ks, size)
-    if cut_r is None:
-        cut_r = _cut_within(weights_rv, rows, ks, vocab_size)
-    assert cut_r is not None
-    return cut_r
-
-
-def _cut_within(weights_rv: Tensor, rows: Sequence[Row], ks: list[int], size: int) -> Tensor | None:
-    """`_cut` from the `size` likeliest tokens alone; None where top_p reaches past them."""
-    device = weights_rv.device
-    head_rs = weights_rv.topk(size, dim=-1).values
-    cut_r = torch.zeros(len(rows), device=device)
-    left_rv = weights_rv
-    if any(ks):
-        k_r = torch.tensor(ks, device=device)
-        cut_r = head_rs.gather(1, (k_r - 1).clamp_(min=0)[:, None]).squeeze(1).where(k_r > 0, 0.0)
-        left_rv = weights_rv.masked_fill(weights_rv < cut_r[:, None], 0.0)
-    shares = [row.sampling.top_p for row in rows]
-    if all(share == 1 for share in shares):
-        return cut_r
-    share_r = torch.tensor(shares, dtype=torch.float64, device=device)
-    needed_r = share_r * left_rv.sum(dim=-1, dtype=torch.float64)
-    before_r = (head_rs.cumsum(dim=-1, dtype=torch.float64) < needed_r[:, None]).sum(dim=-1)
-    if size < weights_rv.shape[1] and bool(((before_r == size) & (share_r < 1)).any()):
-        return None
-    last_r = head_rs.gather(1, before_r.clamp_(max=size - 1)[:, None]).squeeze(1)
-    return torch.maximum(cut_r, last_r.where(share_r < 1, 0.0))
+def _collect_edits(edits: _Edits, index: int, row: Row) -> None:
+    """What is added to which logits of one row; bias, penalties and a ban of the same token add up."""
+    sampling = row.sampling
+    if sampling.logit_bias:
+        edits.ids.extend(sampling.logit_bias)
+        edits.values.extend(sampling.logit_bias.values())
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        frequency, presence = sampling.frequency_penalty, sampling.presence_penalty
+        edits.ids.extend(row.counts)
+        edits.values.extend([-presence - frequency * count for count in row.counts.values()])
+    if row.banned is not None:
+        edits.ids.append(row.banned)
+        edits.values.append(-math.inf)
+    edits.rows.extend([index] * (len(edits.ids) - len(edits.rows)))
 
 
 def _reports(

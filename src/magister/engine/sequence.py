@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from magister.engine.prefix import Places
 from magister.types import Pixels
 
 
@@ -16,7 +17,7 @@ class State(StrEnum):
     """Where a sequence is."""
 
     WAITING = "waiting"
-    """Holds no blocks; all of its tokens are to be computed, again if it was preempted."""
+    """Holds no blocks; all of its tokens are to be computed, again if it was preempted, or found."""
     RUNNING = "running"
     """Holds blocks for all of its tokens."""
     DONE = "done"
@@ -35,11 +36,29 @@ class Sequence:
     """Tokens of the prompt, the first of `ids`."""
     images: tuple[Pixels, ...] = ()
     """In the order of their tokens in the prompt."""
+    places: Places | None = None
+    """Where they lie; None without images."""
     computed: int = 0
     """Tokens whose keys and values are in the cache."""
     blocks: list[int] = field(default_factory=list)
-    """The blocks that hold them, in order: token i is in `blocks[i // block_size]`."""
+    """The blocks that hold them, in order: token i is in `blocks[i // block_size]`. A new list after every preemption;
+    until then it only grows.
+    """
     state: State = State.WAITING
+    draft: tuple[int, ...] = ()
+    """Guesses at the tokens after `ids`, to be confirmed by the next step."""
+    cached: int | None = None
+    """Tokens of the prompt that were found rather than computed when it first ran; None before."""
+    root: bytes = b""
+    """What `hashes` begin with."""
+    hashes: list[bytes] = field(default_factory=list)
+    """Of its full blocks, as far as they were needed."""
+    registered: int = 0
+    """Leading blocks that others can find; `promised` ones from there on will be."""
+    promised: int = 0
+    """Leading blocks that others may wait for: those of the tokens known when it was admitted."""
+    shares: bool = True
+    """Whether its blocks may be found by others: not once two versions of the weights had a part in them."""
 
     @property
     def remaining(self) -> int:
@@ -54,6 +73,14 @@ class Span(NamedTuple):
     start: int
     """First token, the sequence's `computed`."""
     stop: int
-    """One past the last token."""
-    samples: bool
-    """Whether it reaches the sequence's end, so that a next token can be drawn from its last row."""
+    """One past the last token, guesses included."""
+    rows: int
+    """How many of its last tokens are asked what comes next: none where it ends before the sequence does."""
+    draft: tuple[int, ...] = ()
+    """Guesses behind the sequence's own ids; with them there is a row for each, and one before."""
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens to compute."""
+        ids = self.sequence.ids[self.start : self.stop]
+        return [*ids, *self.draft] if self.draft else ids
