@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 
 from magister.cli import compose, face
+from magister.cli.placement import Placement
 from magister.cli.view import View
 from magister.types import (
     ChatRequest,
@@ -46,9 +47,7 @@ class ChatOptions:
     max_tokens: int | None
     hide_thinking: bool
     json: bool
-    device: str
-    dtype: str
-    context: int | None
+    how: Placement
 
 
 def run(options: ChatOptions) -> int:
@@ -71,13 +70,12 @@ def run(options: ChatOptions) -> int:
         if not prompt.strip():
             print("magister chat: standard input is empty", file=sys.stderr)
             return 2
-    compose.settle_threads(options.model)
-    with face.load(options.model, device=options.device, dtype=options.dtype, context=options.context) as model:
+    with face.LocalModel(compose.load(options.model, options.how, own_process=True)) as model:
         fault = _without_effect(model, options)
         if fault:
             print(f"magister chat: {fault}", file=sys.stderr)
             return 2
-        _tell_context(model)
+        _tell(model)
         if talk:
             return _converse(model, options)
         assert prompt is not None
@@ -119,7 +117,10 @@ def _without_effect(model: face.LocalModel, options: ChatOptions) -> str | None:
     return None
 
 
-def _tell_context(model: face.LocalModel) -> None:
+def _tell(model: face.LocalModel) -> None:
+    """What a person would want to know before waiting."""
+    if model.loaded.kernels.fallback:
+        print(f"magister: {model.loaded.kernels.description}", file=sys.stderr)
     made_for = model.loaded.form.context
     if model.loaded.context < made_for:
         print(f"magister: room for {model.loaded.context:,} tokens here, the model takes {made_for:,}", file=sys.stderr)

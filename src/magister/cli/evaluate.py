@@ -28,8 +28,7 @@ def run(
         return 2
     chosen = tuple(dict.fromkeys(families)) or tuple(FAMILIES)
     past = tuple(family for family in chosen if family not in HONEST)
-    compose.settle_threads(model)
-    loaded = compose.load(model)
+    loaded = compose.load(model, own_process=True)
     try:
         reports = asyncio.run(_measure_all(loaded, chosen, n, seed, book, beyond=False))
         beyond = asyncio.run(_measure_all(loaded, past, _fifth(n), seed, book, beyond=True))

@@ -20,6 +20,7 @@ from typing import Self, TypedDict, Unpack
 import msgspec
 
 from magister.cli import compose
+from magister.cli.placement import Placement
 from magister.types import (
     ChatRequest,
     Event,
@@ -240,14 +241,29 @@ def read_sampling(base: Sampling, options: SamplingOptions) -> Sampling:
         raise Refused("sampling", str(error)) from error
 
 
-def load(model: str = "nano", *, device: str = "auto", dtype: str = "auto", context: int | None = None) -> LocalModel:
-    """A model by name (`nano`) or by the path of a checkpoint folder, ready to chat.
+def load(
+    model: str = "nano",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    context: int | None = None,
+    kv: str = "auto",
+    kernels: str = "auto",
+    threads: int | None = None,
+    speculation: int = 0,
+) -> LocalModel:
+    """A model by name (`nano`) or by the path of a checkpoint, ready to chat.
 
     `device`: auto, cpu, cuda; `dtype`: auto, fp32, bf16, fp16; `context`: tokens of prompt and answer to make room for,
-    None for as many as the checkpoint is made for and memory holds. Raises `ValueError` for what is no checkpoint, a
-    broken one, or one that this machine cannot hold.
+    None for as many as the checkpoint is made for and memory holds; `kv`: of keys and values, auto, fp32, bf16, int8;
+    `kernels`: on a CPU, auto, torch, or an instruction set; `threads`: of the compiled kernels; `speculation`: tokens
+    guessed ahead at most. See `placement.Placement`. Raises `ValueError` for a choice that there is not, for what is no
+    checkpoint, a broken one, or one that this machine cannot hold.
     """
-    return LocalModel(compose.load(model, device=device, dtype=dtype, context=context))
+    how = Placement(
+        device=device, dtype=dtype, context=context, kv=kv, kernels=kernels, threads=threads, speculation=speculation
+    )
+    return LocalModel(compose.load(model, how))
 
 
 def _shut(loop: asyncio.AbstractEventLoop, thread: threading.Thread, loaded: compose.Loaded) -> None:

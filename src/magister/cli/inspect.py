@@ -23,9 +23,10 @@ def run(path: str) -> int:
     else:
         folder = compose.find(path)
         config = weights.read_config(folder)
-        found = compose.find_tokenizer(folder)
-        form = load_format(folder, found)
-        origin = "tekken.json" if (folder / "tekken.json").is_file() else "none here: mistral-common's own"
+        found = compose.find_tokenizer(folder, config)
+        beside = compose.beside(folder)
+        form = load_format(beside, found)
+        origin = "tekken.json" if (beside / "tekken.json").is_file() else "none here: mistral-common's own"
         tokenizer = f"{found.version}, {found.size:,} tokens ({origin}); format {form.name}"
     console.print(_architecture(config, tokenizer))
     console.print(_parameters(config))

@@ -21,6 +21,25 @@ train_app = typer.Typer(help="Train a model with Magister's own recipes.", no_ar
 app.add_typer(train_app, name="train")
 
 
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of weights that are not quantised; auto: as stored.")
+]
+Context = Annotated[
+    int | None, typer.Option(min=2, help="Tokens to make room for. Default: what the model and memory allow.")
+]
+KeyValuePrecision = Annotated[Literal["auto", "fp32", "bf16", "int8"], typer.Option(help="Of keys and values.")]
+KernelChoice = Annotated[
+    str, typer.Option(help="On a CPU: auto, torch, or an instruction set (avx512, avx2, neon, generic).")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Of the compiled kernels. Default: one for a small model, else all cores.")
+]
+Speculation = Annotated[
+    int, typer.Option(min=0, help="Tokens guessed ahead at most, from what was said before. Never changes the reply.")
+]
+
+
 @app.callback(invoke_without_command=True)
 def start(
     context: typer.Context,
@@ -53,14 +72,17 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of thought and answer.")] = None,
     hide_thinking: Annotated[bool, typer.Option("--hide-thinking", help="Do not show the thought.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    dtype: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the weights.")] = "auto",
-    context: Annotated[
-        int | None, typer.Option(min=2, help="Tokens to make room for. Default: what the model and memory allow.")
-    ] = None,
+    device: Device = "auto",
+    dtype: Precision = "auto",
+    context: Context = None,
+    kv: KeyValuePrecision = "auto",
+    kernels: KernelChoice = "auto",
+    threads: Threads = None,
+    speculation: Speculation = 0,
 ) -> None:
     """Ask a model; watch it think."""
     from magister.cli import chat as command
+    from magister.cli.placement import Placement
 
     raise typer.Exit(
         command.run(
@@ -76,9 +98,15 @@ def chat(
                 max_tokens=max_tokens,
                 hide_thinking=hide_thinking,
                 json=json,
-                device=device,
-                dtype=dtype,
-                context=context,
+                how=Placement(
+                    device=device,
+                    dtype=dtype,
+                    context=context,
+                    kv=kv,
+                    kernels=kernels,
+                    threads=threads,
+                    speculation=speculation,
+                ),
             )
         )
     )
@@ -110,6 +138,52 @@ def evaluate(
     from magister.cli import evaluate as command
 
     raise typer.Exit(command.run(model, n, tuple(family or ()), seed, book, out, misses))
+
+
+@app.command()
+def export(
+    source: Annotated[
+        str, typer.Argument(help="nano, a checkpoint folder, or a GGUF file; quantised ones too.", metavar="SRC")
+    ],
+    destination: Annotated[Path, typer.Argument(help="What to write; must not exist.", metavar="DST")],
+    layout: Annotated[
+        Literal["hf", "native", "gguf"],
+        typer.Option(help="For transformers and vLLM, for mistral-inference and vLLM, or for llama.cpp."),
+    ],
+    type: Annotated[
+        Literal["f32", "f16", "bf16", "q8_0", "q4_0"] | None,
+        typer.Option(help="Of the numbers. Default: as they are; quantised ones become bf16 outside GGUF."),
+    ] = None,
+) -> None:
+    """Write a checkpoint in a layout that others load."""
+    from magister.cli import export as command
+
+    raise typer.Exit(command.run(source, destination, layout, type))
+
+
+@app.command()
+def quantize(
+    source: Annotated[
+        str, typer.Argument(help="nano, or a checkpoint folder in native or Hugging Face layout.", metavar="SRC")
+    ],
+    destination: Annotated[
+        Path, typer.Argument(help="The folder to write; goes on with one left unfinished.", metavar="DST")
+    ],
+    bits: Annotated[Literal["4", "8"], typer.Option(help="Of the decoder's matrices.")] = "4",
+    group: Annotated[Literal["16", "32", "64", "128"], typer.Option(help="Inputs that share a scale.")] = "32",
+    minimum: Annotated[
+        bool, typer.Option("--minimum/--symmetric", help="Give each group of 4-bit numbers a minimum, too.")
+    ] = False,
+    head_bits: Annotated[
+        Literal["4", "8", "16"], typer.Option(help="Of the output head; 16 leaves it as it is.")
+    ] = "8",
+) -> None:
+    """Write a checkpoint in fewer bits: less memory, faster answers."""
+    from magister.cli import quantize as command
+    from magister.model.quantize import Plan
+
+    plan = Plan(bits=int(bits), group=int(group), minimum=minimum, head_bits=int(head_bits))
+    raise typer.Exit(command.run(source, destination, plan))
 
 
 @train_app.command()

@@ -1,0 +1,144 @@
+"""`magister export`: a checkpoint written as transformers, vLLM, mistral-inference or llama.cpp read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from magister.cli import compose
+from magister.model import export, gguf_files, weights
+from magister.model.config import ModelConfig
+from magister.model.disk import flush
+from magister.model.export import Layout, Type
+from magister.model.gguf_container import SUFFIX, Value
+from magister.model.network import build, native_parameters
+from magister.model.quantized_files import COMPANIONS
+from magister.text import llama_cpp
+from magister.text.formats import load_format
+from magister.text.tokenizer import Tokenizer, load_tokenizer
+
+SPARE = 64 << 20
+"""Bytes of disk left over at least: descriptions, vocabulary, and what else the system writes meanwhile."""
+
+
+def run(source: str, destination: Path, layout: str, type: str | None) -> int:
+    """Write `destination`; returns the exit code. It appears whole or not at all."""
+    path, form, asked = compose.find(source), Layout(layout), Type(type) if type else None
+    _check(destination, form, asked)
+    config = weights.read_config(path)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    _check_disk(destination.parent, export.bytes_needed(config, form, asked, _size(path)))
+    with _progress(len(list(native_parameters(build(config))))) as tick, _whole(destination) as new:
+        tensors = weights.stream(path)
+        if form is Layout.GGUF:
+            counts = export.write_gguf(new, config, tensors, _metadata(path, config, source), asked, tick)
+        else:
+            new.mkdir()
+            counts = export.write_folder(new, form, config, tensors, asked, tick)
+            _companions(compose.beside(path), new, form)
+    _report(destination, form, config, counts)
+    return 0
+
+
+def _check(destination: Path, layout: Layout, asked: Type | None) -> None:
+    if destination.exists():
+        raise ValueError(f"{destination} is there already; name another")
+    if layout is Layout.GGUF and destination.suffix != SUFFIX:
+        raise ValueError(f"{destination}: the name of a GGUF file ends in {SUFFIX}")
+    if layout is not Layout.GGUF and asked is not None and asked not in export.FLOATS:
+        raise ValueError(f"--type {asked} is for --layout gguf; {layout} takes {', '.join(export.FLOATS)}")
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE:
+        raise ValueError(f"{folder}: the export needs about {needed + SPARE:,} bytes of disk, {free:,} are free")
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.iterdir() if file.suffix in (".safetensors", SUFFIX))
+
+
+def _metadata(path: Path, config: ModelConfig, name: str) -> dict[str, Value]:
+    """What the GGUF says: the model, its tokenizer, and how it is spoken to."""
+    beside = compose.beside(path)
+    tokenizer = compose.find_tokenizer(path, config)
+    if tokenizer.size != config.decoder.vocab_size:
+        raise ValueError(
+            f"tokenizer: {tokenizer.size} tokens do not fit {config.decoder.vocab_size} rows of embeddings"
+        )
+    form = load_format(beside, tokenizer)
+    vocabulary = llama_cpp.vocabulary(tokenizer)
+    return {
+        **gguf_files.metadata(config, form.name if (beside / "magister.json").is_file() else Path(name).stem),
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "tekken",
+        "tokenizer.ggml.tokens": vocabulary.tokens,
+        "tokenizer.ggml.token_type": vocabulary.kinds,
+        "tokenizer.ggml.merges": vocabulary.merges,
+        **_special(tokenizer),
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_eos_token": False,
+        "tokenizer.ggml.add_space_prefix": False,
+        "tokenizer.chat_template": llama_cpp.chat_template(tokenizer, form),
+    }
+
+
+def _special(tokenizer: Tokenizer) -> dict[str, Value]:
+    roles = {"bos": "<s>", "eos": "</s>", "unknown": "<unk>", "padding": "<pad>"}
+    found = {role: tokenizer.find(name) for role, name in roles.items()}
+    return {f"tokenizer.ggml.{role}_token_id": token for role, token in found.items() if token is not None}
+
+
+def _companions(folder: Path, new: Path, layout: Layout) -> None:
+    """Files beside the weights that say how the model is spoken to; for transformers also where an answer ends."""
+    for name in COMPANIONS:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, new / name)
+    ends = new / "generation_config.json"
+    if layout is Layout.HF and not ends.is_file() and (folder / "tekken.json").is_file():
+        tokenizer = load_tokenizer(folder / "tekken.json")
+        ids = {"bos_token_id": tokenizer.id("<s>"), "eos_token_id": tokenizer.id("</s>")}
+        ends.write_text(json.dumps(ids, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _whole(destination: Path) -> Iterator[Path]:
+    """A name beside the destination to write to; it gets the destination's own at the end, or goes."""
+    new = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    try:
+        yield new
+        if destination.exists():
+            raise ValueError(f"{destination} came to be there meanwhile; nothing was written")
+        new.rename(destination)
+        flush(destination.parent)
+    finally:
+        if new.is_dir():
+            shutil.rmtree(new)
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("tensors", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _report(destination: Path, layout: Layout, config: ModelConfig, counts: Counter[str]) -> None:
+    size = destination.stat().st_size if destination.is_file() else _size(destination)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    print(f"{destination}: {size:,} bytes; matrices: {kinds}")
+    if layout is Layout.GGUF and config.vision is not None:
+        print("The image encoder is not in it: llama.cpp keeps that in a file of its own, which is not written.")
