@@ -71,7 +71,9 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     """Generated tokens at most; None up to the context's end."""
     thinking_tokens: int | None = None
-    """Tokens between the tags at most, after which the end of the thought is forced; 0 forbids a thought."""
+    """Tokens between the tags at most, after which the end of the thought is forced; 0 forbids a thought. Where the
+    reply would end sooner, so does the thought: a quarter of the reply, at most 512 tokens, is kept for the answer.
+    """
     stop: tuple[str, ...] = ()
     """Generation ends before the first of these; compared on bytes."""
     ignore_end: bool = False
