@@ -52,6 +52,7 @@ CASES: list[dict[str, Any]] = [
     {"top_k": 5000},
     {"top_p": 0.9},
     {"top_p": 0.05},
+    {"top_p": 0.001},
     {"top_p": 0.999},
     {"min_p": 0.1},
     {"top_k": 30, "top_p": 0.8},
@@ -180,3 +181,30 @@ def test_half_precision_logits_are_read_as_float32() -> None:
 
 def test_no_rows_are_no_trouble() -> None:
     assert Sampler(V, (), CPU).draw(torch.empty(0, V), []) == []
+
+
+@pytest.mark.parametrize("top_p", [0.001, 0.4, 0.9, 0.999])
+def test_a_row_draws_the_same_whether_or_not_it_is_asked_for_logprobs(top_p: float) -> None:
+    """Without them, rows of which only the likeliest token is kept take a shorter way."""
+    peaked_1v, tied_1v = _logits(8, scale=8.0), _logits(9)
+    tied_1v[0, [3, 600]] = tied_1v.max() + 1
+    sampler = Sampler(V, (0, 1), CPU)
+    for logits_1v in (peaked_1v, tied_1v, _logits(10)):
+        for place in range(20):
+            row = Row(Sampling(temperature=0.7, top_p=top_p), (place + 0.5) / 20)
+            told = row._replace(sampling=Sampling(temperature=0.7, top_p=top_p, logprobs=True))
+            (short,), (long,) = sampler.draw(logits_1v, [row]), sampler.draw(logits_1v, [told])
+            assert short is not None
+            assert long is not None
+            assert short.id == long.id
+
+
+@pytest.mark.parametrize("width", [640, 641])
+@pytest.mark.parametrize("count", [1, 80])
+def test_the_likeliest_of_wide_and_many_rows_is_the_likeliest(width: int, count: int) -> None:
+    logits_bv = torch.randn(count, width, generator=torch.Generator().manual_seed(11))
+    logits_bv[0, [5, 300]] = 9.0
+    drawn = Sampler(width, (), CPU).draw(logits_bv, [Row(Sampling(temperature=0))] * count)
+    assert [one.id for one in drawn if one is not None] == logits_bv.argmax(-1).tolist()
+    logits_bv[-1, 7] = math.nan
+    assert Sampler(width, (), CPU).draw(logits_bv, [Row(Sampling(temperature=0))] * count)[-1] is None

@@ -1,6 +1,7 @@
 """Checkpoints: both layouts and spellings, shards, what may be wrong with them, and how much memory they take."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,18 @@ def test_a_wrong_shape_names_both_shapes(tmp_path: Path) -> None:
     name = "layers.1.attention.wk.weight"
     _rewrite(tmp_path / "consolidated.safetensors", lambda tensors: tensors | {name: torch.zeros(64, 64)})
     with pytest.raises(ValueError, match=rf"{name} has shape \[64, 64\], the description asks for \[32, 64\]"):
+        weights.load(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [(33, 64), (64, 64), (32,)])
+def test_a_wrong_shape_of_keys_names_both_shapes_in_the_other_layout_too(
+    wrong: tuple[int, ...], tmp_path: Path
+) -> None:
+    weights.save_hf(_model(TEXT), tmp_path)
+    stored = next(name for name in load_file(tmp_path / "model.safetensors") if "layers.1" in name and "k_proj" in name)
+    _rewrite(tmp_path / "model.safetensors", lambda tensors: tensors | {stored: torch.zeros(wrong)})
+    shape = re.escape(str(list(wrong)))
+    with pytest.raises(ValueError, match=rf"wk\.weight has shape {shape}, the description asks for \[32, 64\]"):
         weights.load(tmp_path)
 
 

@@ -179,7 +179,13 @@ def _draw_by_luck(x_bv: Tensor, masses_bv: Tensor, rows: Sequence[Row]) -> tuple
         x_bv.mul_(torch.tensor(warmth, device=device)[:, None])
     # The likeliest token has weight 1: min_p needs no division, and no temperature overflows.
     weights_bv = x_bv.exp_()
-    truncate(weights_bv, [row.sampling for row in rows])
+    samplings = [row.sampling for row in rows]
+    if all(one.top_p < 1 and one.temperature > 0 and not one.logprobs for one in samplings):
+        totals = weights_bv.sum(dim=-1, dtype=torch.float64).tolist()
+        # As most of the time in a thought: of each row top_p keeps the likeliest token alone, which no other equals.
+        if all(total < 2.0 and one.top_p * total <= 1.0 for one, total in zip(samplings, totals, strict=True)):
+            return weights_bv.argmax(dim=-1).tolist(), [0.0] * len(rows)
+    truncate(weights_bv, samplings)
     torch.cumsum(weights_bv, dim=-1, dtype=torch.float64, out=masses_bv)
     totals_b1 = masses_bv[:, -1:]
     if len(rows) == 1:

@@ -42,17 +42,23 @@ def _cuts(weights_bv: Tensor, ordered: list[int], samplings: Sequence[Sampling])
     """The smallest weight that top_k and top_p keep, of each row in `ordered`."""
     if not ordered:
         return []
-    totals = _rows(weights_bv, ordered).sum(dim=-1, dtype=torch.float64).tolist()
+    totals_r = _rows(weights_bv, ordered).sum(dim=-1, dtype=torch.float64)
+    totals = dict(zip(ordered, totals_r.tolist(), strict=True))
     # Of most rows the likeliest token alone is enough: its weight is 1.
-    cuts = {index: 1.0 for index, total in zip(ordered, totals, strict=True) if samplings[index].top_p * total <= 1.0}
-    open_ = [index for index in ordered if index not in cuts]
+    cuts = {index: 1.0 for index, total in totals.items() if samplings[index].top_p * total <= 1.0}
     vocab_size = weights_bv.shape[1]
     for size in (*[head for head in _HEADS if head < vocab_size], vocab_size):
-        if open_:
-            found = _cuts_within(_rows(weights_bv, open_), [samplings[index] for index in open_], size)
-            cuts.update({index: cut for index, cut in zip(open_, found, strict=True) if cut is not None})
-            open_ = [index for index in open_ if index not in cuts]
+        open_ = [index for index in ordered if index not in cuts]
+        trying = [index for index in open_ if size == vocab_size or _may_end(samplings[index], totals[index], size)]
+        if trying:
+            found = _cuts_within(_rows(weights_bv, trying), [samplings[index] for index in trying], size)
+            cuts.update({index: cut for index, cut in zip(trying, found, strict=True) if cut is not None})
     return [cuts[index] for index in ordered]
+
+
+def _may_end(sampling: Sampling, total: float, size: int) -> bool:
+    """Whether the cut may lie among the `size` likeliest tokens, none of which weighs more than 1."""
+    return sampling.top_k <= size if sampling.top_k else sampling.top_p * total <= size
 
 
 def _rows(weights_bv: Tensor, indices: list[int]) -> Tensor:
@@ -63,7 +69,10 @@ def _cuts_within(weights_rv: Tensor, samplings: Sequence[Sampling], size: int) -
     """`_cuts` from the `size` likeliest tokens alone; None where top_k or top_p reaches past them."""
     vocab_size, device = weights_rv.shape[1], weights_rv.device
     ks = [one.top_k if 0 < one.top_k < vocab_size else 0 for one in samplings]
-    head_rs = weights_rv.topk(size, dim=-1).values
+    if size == vocab_size:
+        head_rs = weights_rv.sort(dim=-1, descending=True).values
+    else:
+        head_rs = weights_rv.topk(size, dim=-1).values
     cut_r = torch.zeros(len(ks), device=device)
     left_rv = weights_rv
     if any(ks):
