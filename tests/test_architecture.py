@@ -18,7 +18,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "text": ({"types"}, {"mistral_common", "cv2", "numpy", "PIL"}),
     "answers": ({"types"}, set()),
     "kernels": (set(), {"torch", "triton"}),
-    "model": ({"kernels"}, {"torch", "safetensors", "numpy"}),
+    "model": ({"kernels"}, {"torch", "safetensors"}),
     "engine": ({"types", "model", "kernels"}, {"torch"}),
     "chat": ({"types", "text"}, set()),
     "tasks": ({"types", "answers"}, set()),
@@ -26,7 +26,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "train": ({"types", "text", "tasks", "model", "kernels"}, {"torch", "numpy", "rich", "matplotlib"}),
     "cli": (
         {"types", "text", "tasks", "kernels", "model", "engine", "chat", "evals", "train"},
-        {"torch", "typer", "rich", "msgspec", "huggingface_hub"},
+        {"torch", "typer", "rich", "msgspec"},
     ),
     "__init__": ({"cli"}, set()),
 }
