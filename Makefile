@@ -6,7 +6,7 @@ VENV ?= .venv
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: setup chat check test evaluate clean
+.PHONY: setup chat check test evaluate bench clean
 
 setup: $(VENV)/ready-dev
 
@@ -24,6 +24,10 @@ test: check
 
 evaluate: $(VENV)/ready-dev
 	$(BIN)/magister evaluate nano --n 500 --out docs/nano.md
+
+# Side by side with llama.cpp, vLLM and transformers, which it installs under .bench/.
+bench: $(VENV)/ready-dev
+	$(BIN)/python -m bench
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
