@@ -81,7 +81,7 @@ def test_answers_are_the_only_ones() -> None:
 
 def test_thinking_ends_in_the_answer_and_is_short() -> None:
     for problem in _problems(load_book("logic")):
-        assert problem.thinking.endswith(f": {problem.answer}"), problem
+        assert problem.thinking.endswith(f" {problem.answer}"), problem
         assert len(problem.thinking) <= 800, problem
 
 

@@ -76,11 +76,12 @@ def _order(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         parts.append(book.say(rng, (theme[role],), a=people[a], b=people[b]))
         operands += [upper, role]
     prompt = " ".join([*parts, book.say(rng, (theme[f"ask_{ask}"],))])
-    lines = [", ".join(f"{people[upper]}>{people[upper + 1]}" for upper in clues) + f"; {ask}?"]
+    # A blank before every name: inside a sentence a name is another token than at the start of a line.
+    lines = ["rank " + ", ".join(f"{people[upper]} over {people[upper + 1]}" for upper in clues) + f"; {ask}?"]
     for first, last in _growth(clues):
-        lines.append(">".join(people[first : last + 1]))
+        lines.append("line " + ", ".join(people[first : last + 1]))
     answer = people[_ASKS[ask]]
-    lines.append(f"{ask}: {answer}")
+    lines.append(f"so {ask} {answer}")
     return _problem("order", level, tuple(operands), prompt, lines, answer)
 
 
@@ -117,13 +118,14 @@ def _truth(rng: random.Random, level: int, book: Phrasebook) -> Problem:
     for statement in statements:
         operands += [statement.by, statement.about, _word(statement.honest)]
     lines = [
-        ", ".join(f"{people[by]}:{people[about]} {_word(honest)}" for by, about, honest in statements)
-        + f"; {people[anchor]} {_word(truths[anchor])}"
+        "who "
+        + ", ".join(f"{people[by]}: {people[about]} {_word(honest)}" for by, about, honest in statements)
+        + f"; known {people[anchor]} {_word(truths[anchor])}"
     ]
     lines += _deductions(people, truths, statements, anchor)
-    lines.append(", ".join(f"{name} {_word(truth)}" for name, truth in zip(people, truths, strict=True)))
+    lines.append("all " + ", ".join(f"{name} {_word(truth)}" for name, truth in zip(people, truths, strict=True)))
     answer = ", ".join(name for name, truth in zip(people, truths, strict=True) if truth) or NOBODY
-    lines.append(f"truth: {answer}")
+    lines.append(f"so truth {answer}")
     return _problem("truth", level, tuple(operands), prompt, lines, answer)
 
 
@@ -150,7 +152,7 @@ def _deductions(people: list[str], truths: list[bool], statements: list[_Stateme
         old, new = (by, about) if by in known else (about, by)
         known.add(new)
         lines.append(
-            f"{people[old]} {_word(truths[old])}. {people[by]} says {people[about]} {_word(honest)}, "
+            f"as {people[old]} {_word(truths[old])}, {people[by]} says {people[about]} {_word(honest)}, "
             f"so {people[new]} {_word(truths[new])}"
         )
     return lines

@@ -44,6 +44,8 @@ class Mixture:
 
     families: tuple[tuple[str, float], ...]
     """Families with their weights."""
+    drills: float = 0.0
+    """Of all sequences: drills in place of conversations."""
     beyond: float = 0.04
     """Of problems: past the trained ranges, answered with the warning."""
     direct: float = 0.15

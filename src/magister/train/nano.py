@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from magister.text.formats import detect_format
 from magister.text.tokenizer import TekkenPlan, Tokenizer, load_tokenizer, make_tokenizer
 from magister.train import checkpoint, history
 from magister.train.conversations import Conversation, ConversationSource, Mixture
+from magister.train.drills import Drills, drillable, held_out_words, letter_pieces
 from magister.train.encode import Encoder
 from magister.train.optimizer import OptimizerConfig
 from magister.train.packing import Sequence
@@ -61,7 +63,8 @@ MIXTURE = Mixture(
         ("geometry", 0.05),
         ("greeting", 0.015),
         ("other", 0.06),
-    )
+    ),
+    drills=0.2,
 )
 
 CARD = {
@@ -100,9 +103,16 @@ class Draw:
     mixture: Mixture
 
     def __call__(self) -> Callable[[int], Sequence]:
-        encoder = make_encoder(load_tokenizer(Path(self.tokenizer)))
-        source = ConversationSource(self.mixture, plain_words(real_ranks()))
-        return lambda seed: encoder.encode(source.draw(seed))
+        tokenizer = load_tokenizer(Path(self.tokenizer))
+        words = plain_words(real_ranks())
+        encoder, drills = make_encoder(tokenizer), make_drills(tokenizer, words)
+        source = ConversationSource(self.mixture, words)
+
+        def draw(seed: int) -> Sequence:
+            rng = random.Random(f"drill/{seed}")
+            return drills.draw(rng) if rng.random() < self.mixture.drills else encoder.encode(source.draw(seed))
+
+        return draw
 
 
 def run(config: NanoRun, folder: Path, warm: Path | None = None, typed: str = "") -> None:
@@ -232,6 +242,19 @@ def make_encoder(tokenizer: Tokenizer) -> Encoder:
         think_close=tokenizer.id("[/THINK]"),
         official=tuple(official),
         official_end=last.text,
+    )
+
+
+def make_drills(tokenizer: Tokenizer, words: tuple[str, ...]) -> Drills:
+    """The drills of a tokenizer; `words` are spelled, the held-out ones among them dropped."""
+    without = held_out_words()
+    ordinary = drillable(tokenizer.vocabulary, tokenizer.is_special, without)
+    return Drills(
+        text=lambda text: list(tokenizer.encode_text(text)),
+        begin=tokenizer.id("<s>"),
+        ordinary=ordinary,
+        words=tuple(word for word in words if word.casefold() not in without),
+        pieces=letter_pieces(tokenizer.vocabulary, ordinary),
     )
 
 

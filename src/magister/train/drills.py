@@ -1,0 +1,139 @@
+"""Drills: short documents without a question, dense in what every thought needs, uniform over what there is.
+
+Copying any token again in its place, looking up what follows a name, spelling any piece of a word, small
+facts of arithmetic. A thought uses each now and then; a drill uses nothing else. No held-out word and no
+held-out pair of operands is in one.
+
+On conversations alone copying comes late: after 14.7 million tokens nano still wrote other names than the
+question's, because most tokens had hardly ever been copied.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+from magister.tasks import FAMILIES, is_held_out, load_book
+from magister.train.packing import Sequence
+
+_TOKENS = 120
+"""About how long a drill is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drills:
+    """What drills need to know of a tokenizer."""
+
+    text: Callable[[str], list[int]]
+    """Ids of plain text."""
+    begin: int
+    ordinary: tuple[int, ...]
+    """Ids of all tokens that are not special."""
+    words: tuple[str, ...]
+    """Words to spell."""
+    pieces: tuple[str, ...]
+    """The text of every token that is letters only."""
+
+    def draw(self, rng: random.Random) -> Sequence:
+        """One drill of a kind at random."""
+        kind = rng.choice((self._echo, self._names, self._names, self._spell, self._spell, self._facts))
+        ids, learn = kind(rng)
+        return Sequence((self.begin, *ids), (False, *learn))
+
+    def _echo(self, rng: random.Random) -> tuple[list[int], list[bool]]:
+        """Tokens at random, and the same again: learned from the second time on."""
+        length = rng.randint(3, 30)
+        part = rng.choices(self.ordinary, k=length)
+        times = max(2, min(8, _TOKENS // length))
+        return part * times, [False] * length + [place > 0 for place in range(length)] * (times - 1)
+
+    def _names(self, rng: random.Random) -> tuple[list[int], list[bool]]:
+        """Names of one to four tokens in changing order: once seen, a name's rest follows from its beginning.
+
+        Each name stands with a mark of its own before it, so that from the second time on its beginning follows too.
+        """
+        count = rng.randint(2, 6)
+        marks = rng.sample(self.ordinary, count)
+        names = [rng.choices(self.ordinary, k=rng.choice((1, 1, 2, 2, 3, 4))) for _ in range(count)]
+        between = self.text(rng.choice((",", " >", ".", ";", "\n")))
+        ids: list[int] = []
+        learn: list[bool] = []
+        first = True
+        while len(ids) < _TOKENS:
+            for one in rng.sample(range(count), count):
+                ids += [marks[one], *names[one], *between]
+                learn += [False, *([not first] * len(names[one])), *([not first] * len(between))]
+            first = False
+        return ids, learn
+
+    def _spell(self, rng: random.Random) -> tuple[list[int], list[bool]]:
+        """Words and pieces of words, each spelled: letters joined by hyphens."""
+        ids: list[int] = []
+        learn: list[bool] = []
+        while len(ids) < _TOKENS:
+            word = rng.choice(self.words) if rng.random() < 0.3 else rng.choice(self.pieces).lower()
+            # With the blank as inside a sentence, without it as a piece within a longer word.
+            asked = self.text(rng.choice((f"spell {word}\n", f"spell:{word}\n")))
+            told = self.text(f"{'-'.join(word)}\n")
+            ids += asked + told
+            learn += [False] * len(asked) + [True] * len(told)
+        return ids, learn
+
+    def _facts(self, rng: random.Random) -> tuple[list[int], list[bool]]:
+        """Equations of one step."""
+        ids: list[int] = []
+        learn: list[bool] = []
+        while len(ids) < _TOKENS:
+            asked, told = _fact(rng)
+            left, right = self.text(asked), self.text(f"{told}\n")
+            ids += left + right
+            learn += [False] * len(left) + [True] * len(right)
+        return ids, learn
+
+
+def _fact(rng: random.Random) -> tuple[str, str]:
+    """One fact that thoughts state at once, as they write it: both sides of its equation."""
+    kind = rng.choice(("add", "sub", "mul", "div", "digit", "borrow"))
+    if kind in ("add", "sub"):
+        a, b = rng.randint(0, 99), rng.randint(0, 99)
+        while is_held_out("arithmetic", kind, (a, b)):
+            a, b = rng.randint(0, 99), rng.randint(0, 99)
+        return (f"{a}+{b}=", f"{a + b}") if kind == "add" else (f"{a}-{b}=", f"{a - b}")
+    if kind == "mul":
+        a, b, carry = rng.randint(0, 9), rng.randint(0, 9), rng.randint(0, 8)
+        return f"{a}*{b}+{carry}=", f"{a * b + carry}"
+    if kind == "borrow":
+        top, bottom, borrow = rng.randint(0, 9), rng.randint(0, 9), rng.randint(0, 1)
+        value = top - bottom - borrow
+        return f"{top}-{bottom}" + ("-1" if borrow else "") + ("+10=" if value < 0 else "="), f"{value % 10}"
+    b = rng.randint(2, 12)
+    rest = rng.randint(0, 10 * b - 1)
+    # The quotient's digit is the step that thoughts take at once, so the fact begins before it.
+    return (
+        (f"{rest}/{b}:", f"{rest}-{rest // b}*{b}={rest % b}")
+        if kind == "div"
+        else (f"{rest}-{rest // b}*{b}=", f"{rest % b}")
+    )
+
+
+def held_out_words() -> frozenset[str]:
+    """Every word of every held-out book, in lower case."""
+    books = (load_book(family, "held_out") for family in FAMILIES)
+    return frozenset(word.casefold() for book in books for listed in book.words.values() for word in listed)
+
+
+def drillable(pieces: Items[bytes], special: Callable[[int], bool], without: frozenset[str]) -> tuple[int, ...]:
+    """Ids of all tokens that are neither special nor, by themselves, one of the words `without`."""
+    return tuple(
+        id_
+        for id_, piece in enumerate(pieces)
+        if not special(id_) and piece.decode("utf-8", "replace").strip().casefold() not in without
+    )
+
+
+def letter_pieces(pieces: Items[bytes], ids: Items[int]) -> tuple[str, ...]:
+    """The text of those tokens that are two plain letters or more, without the blank before them."""
+    texts = (pieces[id_].decode("utf-8", "replace").strip(" ") for id_ in ids)
+    return tuple(text for text in texts if len(text) > 1 and text.isascii() and text.isalpha())
