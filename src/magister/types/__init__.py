@@ -31,7 +31,7 @@ from magister.types.parts import (
     system,
     user,
 )
-from magister.types.requests import ChatRequest, JsonFormat, SystemPrompt, Tool, ToolChoice, ToolMode
+from magister.types.requests import ChatRequest, Effort, JsonFormat, SystemPrompt, Tool, ToolChoice, ToolMode
 from magister.types.sockets import ChatModel, TokenModel, Updatable
 from magister.types.tokens import Chunk, FinishReason, OpenAt, Pixels, Prompt, Sampling, Timings, TokenLogprob
 
@@ -42,6 +42,7 @@ __all__ = [
     "ChatRequest",
     "Choice",
     "Chunk",
+    "Effort",
     "Event",
     "EventToken",
     "Finish",

@@ -36,10 +36,12 @@ class Thinking(msgspec.Struct, frozen=True, tag="thinking"):
 
 
 class Image(msgspec.Struct, frozen=True, tag="image"):
-    """An image as its file's bytes."""
+    """An image as its file's bytes, or where they are."""
 
-    data: bytes
+    data: bytes = b""
     """An encoded file (PNG, JPEG, WebP, GIF, BMP, TIFF), as read from disk."""
+    url: str = ""
+    """Where the file is, while `data` is empty; a server fetches it, a renderer refuses it."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):

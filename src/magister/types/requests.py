@@ -59,6 +59,18 @@ class SystemPrompt(StrEnum):
     """Left out; the user's system message, if any, stands alone."""
 
 
+class Effort(StrEnum):
+    """How much thinking is wanted, where a client gives no number of tokens."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+    MAX = "max"
+
+
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a chat model answers."""
 
@@ -72,3 +84,5 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: SystemPrompt = SystemPrompt.ADD
     keep_thinking: bool = True
     """Whether earlier turns' thoughts stay in the prompt."""
+    effort: Effort | None = None
+    """Becomes `sampling.thinking_tokens`, by the size of the model's context, where that is None."""

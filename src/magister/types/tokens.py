@@ -113,6 +113,8 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     id: int
     logprob: float
     """Natural logarithm, under the untouched distribution."""
+    bytes: bytes = b""
+    """What the token says; filled in where tokens become text."""
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
