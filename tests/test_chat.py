@@ -14,14 +14,17 @@ import pytest
 from magister.chat import LocalChat
 from magister.text import Renderer, TekkenPlan, detect_format, make_tokenizer
 from magister.types import (
+    Annotation,
     ChatModel,
     ChatRequest,
     Chunk,
+    Effort,
     Event,
     Finish,
     FinishReason,
     OpenAt,
     Prompt,
+    Refused,
     Reply,
     Sampling,
     Text,
@@ -206,3 +209,56 @@ def test_closing_the_iterator_closes_the_token_model() -> None:
 def test_no_torch() -> None:
     code = "import sys, magister.chat, magister.text; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("effort", "tokens"),
+    [("none", 0), ("minimal", 32), ("low", 128), ("medium", 256), ("high", 512), ("xhigh", 768), ("max", None)],
+)
+def test_an_effort_is_a_share_of_the_context(effort: str, tokens: int | None) -> None:
+    model = Replay([last(said("4"))])
+    chat = LocalChat(model, renderer(), context=1024)
+    asyncio.run(collect(chat.chat(ChatRequest(messages=(user("?"),), effort=Effort(effort)))))
+    assert model.seen[0][1].thinking_tokens == tokens
+    given = ChatRequest(messages=(user("?"),), effort=Effort(effort), sampling=Sampling(thinking_tokens=7))
+    asyncio.run(collect(chat.chat(given)))
+    assert model.seen[1][1].thinking_tokens == 7
+
+
+def test_an_effort_needs_a_context_and_a_thought_that_can_be_cut() -> None:
+    request = ChatRequest(messages=(user("?"),), effort=Effort.LOW)
+    with pytest.raises(Refused, match="effort: low: the size of the context is not known here"):
+        run(Replay([]), request)
+    old = make_tokenizer(TekkenPlan(version="v7", ranks=512, specials=64, vision=False))
+    tagged = LocalChat(Replay([last((2,))]), Renderer(old, detect_format(old)), context=1024)
+    with pytest.raises(Refused, match="effort: low: this model writes its thought as text"):
+        asyncio.run(collect(tagged.chat(request)))
+    asyncio.run(collect(tagged.chat(ChatRequest(messages=(user("?"),), effort=Effort.HIGH))))
+
+
+def test_near_the_limit_the_oldest_thoughts_go_first() -> None:
+    thought = "so be it " * 20
+    turns = [turn for at in range(4) for turn in (user(f"q{at}"), assistant(Thinking(f"{at}{thought}"), f"a{at}"))]
+    request = ChatRequest(messages=(*turns, user("and?")))
+    whole = len(renderer().render(request).ids)
+    each = (whole - len(renderer().render(ChatRequest(messages=request.messages, keep_thinking=False)).ids)) // 4
+
+    def left(context: int) -> tuple[int, list[str]]:
+        model = Replay([last(said("4"))])
+        chat = LocalChat(model, renderer(), context=context)
+        events = asyncio.run(gathered(chat, request))
+        counts = [event.data["count"] for event in events if isinstance(event, Annotation)]
+        text = renderer().tokenizer.decode(model.seen[0][0].ids)
+        assert chat.count(request) == len(model.seen[0][0].ids)
+        return sum(counts), [number for number in "0123" if f"{number}so be" in text]
+
+    room = whole * 4 // 3 + 8
+    assert left(room) == (0, ["0", "1", "2", "3"])
+    assert left(room - each // 2) == (1, ["1", "2", "3"])
+    assert left(room - 2 * each) == (2, ["2", "3"])
+    # Nothing makes it fit: all thoughts go, and the token model says what is too long.
+    assert left(64) == (4, [])
+
+
+async def gathered(chat: LocalChat, request: ChatRequest) -> list[Event]:
+    return [event async for event in chat.chat(request)]

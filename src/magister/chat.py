@@ -1,29 +1,55 @@
 """The only adapter: a token model and a renderer make a chat model.
 
-Renders the request, reads the token model's chunks, and says them as events. Knows nothing of tensors, dialects or
-servers.
+Renders the request, reads the token model's chunks, and says them as events. Where a conversation grows past its
+context, the oldest thoughts are left out of the prompt first. Knows nothing of tensors, dialects or servers.
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+import msgspec
+
 from magister.text import Parser, Renderer
+from magister.text.formats import Tags
+from magister.text.grammar import AnswerGrammar
 from magister.types import (
     Annotation,
     ChatRequest,
     Chunk,
+    Effort,
     Event,
     Finish,
     FinishReason,
+    Message,
+    Prompt,
+    Refused,
+    Role,
+    Sampling,
+    Thinking,
     ThinkingDelta,
     Timings,
     TokenModel,
     Usage,
 )
+
+_SHARES: dict[Effort, float | None] = {
+    Effort.NONE: 0.0,
+    Effort.MINIMAL: 1 / 32,
+    Effort.LOW: 1 / 8,
+    Effort.MEDIUM: 1 / 4,
+    Effort.HIGH: 1 / 2,
+    Effort.XHIGH: 3 / 4,
+    Effort.MAX: None,
+}
+"""Of the context, what a thought of an effort may take; None for all there is."""
+
+_UNCUT = (Effort.HIGH, Effort.XHIGH)
+"""Efforts that a thought which cannot be cut comes close enough to."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +58,27 @@ class LocalChat:
 
     token_model: TokenModel
     renderer: Renderer
+    context: int | None = None
+    """Tokens of prompt and answer that the token model has room for. Where it is None no effort can become a number of
+    tokens, and no thought is left out of a long prompt.
+    """
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Events of all choices; closing the iterator closes the token model's."""
+        request = self._with_effort(request)
         # A long prompt or an image takes long enough to tokenise that other streams would notice.
-        prompt = await asyncio.to_thread(self.renderer.render, request)
+        prompt, dropped = await asyncio.to_thread(self._render, request)
+        grammar = self.renderer.grammar(prompt, request)
+        sampling = request.sampling
+        if grammar is not None:
+            sampling = msgspec.structs.replace(sampling, grammar=grammar.text)
         choices: dict[int, _Choice] = {}
-        async with aclosing(self.token_model.generate(prompt, request.sampling)) as chunks:
+        async with aclosing(_generate(self.token_model, prompt, sampling, grammar)) as chunks:
             async for chunk in chunks:
+                if dropped:
+                    # Not before: what the token model refuses must be the first thing a caller hears.
+                    yield Annotation(kind="dropped_thoughts", data={"count": dropped})
+                    dropped = 0
                 if chunk.choice not in choices:
                     parser = self.renderer.parser(prompt, request, chunk.choice)
                     choices[chunk.choice] = _Choice(chunk.choice, parser, len(prompt.ids))
@@ -48,6 +87,77 @@ class LocalChat:
             for choice in choices.values():
                 for event in choice.break_off():
                     yield event
+
+    def count(self, request: ChatRequest) -> int:
+        """Tokens of a request's prompt. Raises as `chat` does for what cannot be rendered."""
+        return len(self._render(request)[0].ids)
+
+    def _with_effort(self, request: ChatRequest) -> ChatRequest:
+        """An effort as a number of tokens, a share of the context; a number that was given stays."""
+        effort = request.effort
+        if effort is None or request.sampling.thinking_tokens is not None:
+            return request
+        share = _SHARES[effort]
+        if share is None or (self.renderer.format.tags is Tags.TEXT and effort in _UNCUT):
+            return request
+        if self.renderer.format.tags is Tags.TEXT:
+            raise Refused("effort", f"{effort}: this model writes its thought as text, so it cannot be cut")
+        if self.context is None:
+            raise Refused("effort", f"{effort}: the size of the context is not known here; give a number of tokens")
+        sampling = msgspec.structs.replace(request.sampling, thinking_tokens=int(self.context * share))
+        return msgspec.structs.replace(request, sampling=sampling)
+
+    def _render(self, request: ChatRequest) -> tuple[Prompt, int]:
+        """The prompt, and how many of the oldest thoughts had to be left out for it to fit."""
+        prompt = self.renderer.render(request)
+        if self.context is None:
+            return prompt, 0
+        most = request.sampling.max_tokens
+        limit = self.context - (self.context // 4 if most is None else min(most, self.context // 2))
+        places = _earlier_thoughts(request) if len(prompt.ids) > limit else []
+        if not places:
+            return prompt, 0
+        # The fewest that make it fit; all of them where nothing does.
+        fits = range(1, len(places) + 1)
+        count = min(
+            bisect_left(fits, True, key=lambda n: len(self._without(request, places[:n]).ids) <= limit) + 1, len(places)
+        )
+        return self._without(request, places[:count]), count
+
+    def _without(self, request: ChatRequest, places: list[int]) -> Prompt:
+        messages = [
+            Message(message.role, tuple(part for part in message.parts if not isinstance(part, Thinking)))
+            if at in places
+            else message
+            for at, message in enumerate(request.messages)
+        ]
+        return self.renderer.render(msgspec.structs.replace(request, messages=tuple(messages)))
+
+
+async def _generate(
+    model: TokenModel, prompt: Prompt, sampling: Sampling, grammar: AnswerGrammar | None
+) -> AsyncGenerator[Chunk, None]:
+    """The token model's chunks. What it refuses of a grammar that was made here is said of the field behind it."""
+    async with aclosing(model.generate(prompt, sampling)) as chunks:
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except Refused as error:
+            if grammar is None or error.field != "grammar":
+                raise
+            raise grammar.blame(str(error).removeprefix("grammar: ")) from error
+
+
+def _earlier_thoughts(request: ChatRequest) -> list[int]:
+    """Places of the assistant's messages before the last user's that have more than a thought, oldest first."""
+    if not request.keep_thinking:
+        return []
+    last = max((at for at, message in enumerate(request.messages) if message.role is Role.USER), default=0)
+    return [
+        at
+        for at, message in enumerate(request.messages[:last])
+        if message.role is Role.ASSISTANT and message.thinking and (message.text or message.tool_calls)
+    ]
 
 
 class _Choice:

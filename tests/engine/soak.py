@@ -126,6 +126,7 @@ def _sampling(luck: random.Random) -> Sampling:
         {"thinking_tokens": luck.randint(0, 20)},
         {"stop": tuple({luck.choice("abcdef") + luck.choice("abcdef") for _ in range(3)})},
         {"logprobs": True, "top_logprobs": luck.randint(0, 5)},
+        {"grammar": luck.choice(["start: /[a-f]{1,30}/", 'start: ("ab" | "abc" | "d")+ "é"']), "ignore_end": False},
     ]
     for extra in luck.sample(spice, luck.randint(0, 3)):
         values |= extra

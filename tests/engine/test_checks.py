@@ -27,7 +27,7 @@ REFUSED: list[dict[str, Any]] = [
     *[{"stop": value} for value in (("",), ("a",) * 17, ("\ud800",))],
     *[{"top_logprobs": value, "logprobs": True} for value in (-1, 21)],
     {"top_logprobs": 1},
-    {"grammar": 'start: "a"'},
+    {"grammar": 'start: "a"', "ignore_end": True},
 ]
 
 ALLOWED: list[dict[str, Any]] = [

@@ -17,7 +17,7 @@ def _reply(sampling: Sampling, speculation: int = 0) -> Reply:
     async def make() -> Mailbox:
         return Mailbox()
 
-    request = Request(prompt=Prompt((D,)), sampling=sampling, seed=0, mailbox=asyncio.run(make()), arrived=10.0)
+    request = Request(prompt=Prompt((D,)), sampling=sampling, seed=0, outlet=asyncio.run(make()), arrived=10.0)
     reply = Reply(request, 0, 0, VOCABULARY, Limits(context=50, blocks=4, speculation=speculation, row_cost=0.05), None)
     reply.started = 11.0
     return reply

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from magister.cli import compose
+from magister.cli import compose, places
 from magister.evals.pass_at_1 import measure, problems
 from magister.model.weights import save_native
 from magister.tasks import FAMILIES
@@ -18,7 +18,7 @@ def random_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("random") / "nano"
     save_native(nano.fresh(1), folder)
     for name in ("tekken.json", "magister.json"):
-        shutil.copy(compose.find("nano") / name, folder)
+        shutil.copy(places.find("nano") / name, folder)
     return folder
 
 

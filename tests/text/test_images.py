@@ -149,3 +149,8 @@ def test_the_number_of_images_has_a_limit() -> None:
     image = Image(file(9, 9))
     with pytest.raises(ValueError, match="messages: 3 images, at most 2"):
         renderer(limits=ImageLimits(count=2)).render(ChatRequest(messages=(user(image, image), user(image))))
+
+
+def test_an_image_that_is_elsewhere_is_not_fetched() -> None:
+    with pytest.raises(Refused, match=r"^messages\[0\]\.parts\[1\]: an image by URL was not fetched"):
+        renderer().render(ChatRequest(messages=(user("see", Image(url="https://example.org/cat.png")),)))

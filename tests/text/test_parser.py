@@ -274,7 +274,7 @@ def test_deltas_carry_their_tokens_when_asked() -> None:
     assert [token.id for token in choice.tokens] == list(said[:-1])
     third = choice.tokens[2]
     assert (third.logprob, third.sampled_logprob, third.forced) == (-0.2, -0.4, True)
-    assert third.top == (TokenLogprob(35, -0.5),)
+    assert third.top == (TokenLogprob(35, -0.5, b"[/THINK]"),)
     assert b"".join(token.bytes for token in choice.tokens) == b"abf{}"
     assert read(parser(), said).tokens == ()
 

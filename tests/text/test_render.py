@@ -300,6 +300,8 @@ REFUSED: list[tuple[tuple[Message, ...], dict[str, Any], str]] = [
     ((user("U"),), {"tools": (Tool("f", {"type": "nonsense"}),)}, r"tools: Invalid tool schema"),
     ((user("U"),), {"tool_choice": ToolChoice(ToolMode.NAMED)}, r"tool_choice\.name: belongs"),
     ((user("U"),), {"tool_choice": ToolChoice(name="f")}, r"tool_choice\.name: belongs"),
+    ((user("U"),), {"tool_choice": ToolChoice(ToolMode.REQUIRED)}, r"tool_choice\.mode: required, and there is no"),
+    ((user("U"),), {"tools": (F,), "tool_choice": ToolChoice(ToolMode.NAMED, "g")}, r"tool_choice\.name: 'g' is none"),
     ((user(" " * 2_000_000),), {}, r"messages: .*Max stack size"),
 ]
 
@@ -312,18 +314,22 @@ def test_what_cannot_be_said_is_refused_by_name(
         renderer().render(ChatRequest(messages=messages, **fields))
 
 
+JSON = JsonFormat()
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"json_format": JsonFormat()}, "json_format"),
-        ({"tools": (F,), "tool_choice": ToolChoice(ToolMode.REQUIRED)}, "tool_choice.mode"),
-        ({"tools": (F,), "tool_choice": ToolChoice(ToolMode.NAMED, name="f")}, "tool_choice.mode"),
-        ({"tools": (F,), "tool_choice": ToolChoice(parallel=False)}, "tool_choice.parallel"),
+        ({"json_format": JSON, "tools": (F,), "tool_choice": ToolChoice(ToolMode.REQUIRED)}, "json_format"),
+        ({"json_format": JSON, "tools": (F,), "tool_choice": ToolChoice(ToolMode.NAMED, "f")}, "json_format"),
+        ({"json_format": JSON, "messages": (user("U"), assistant("{"))}, "json_format"),
+        ({"json_format": JSON, "sampling": Sampling(grammar="start: /a/")}, "sampling.grammar"),
+        ({"tools": (F,), "sampling": Sampling(grammar="start: /a/")}, "sampling.grammar"),
     ],
 )
-def test_what_needs_a_grammar_is_refused(fields: dict[str, Any], field: str) -> None:
+def test_forms_that_exclude_each_other_are_refused(fields: dict[str, Any], field: str) -> None:
     with pytest.raises(Refused) as caught:
-        renderer().render(ChatRequest(messages=(user("U"),), **fields))
+        renderer().render(ChatRequest(**{"messages": (user("U"),)} | fields))
     assert caught.value.field == field
 
 

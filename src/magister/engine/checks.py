@@ -44,7 +44,7 @@ def check_sampling(sampling: Sampling, vocabulary: Vocabulary) -> None:
     allowed = 0 <= s.top_logprobs <= _MOST_ALTERNATIVES
     _require("top_logprobs", allowed, f"{s.top_logprobs} is not between 0 and {_MOST_ALTERNATIVES}")
     _require("top_logprobs", s.logprobs or not s.top_logprobs, f"{s.top_logprobs} asked for without logprobs")
-    _require("grammar", s.grammar is None, "grammars are not supported yet")
+    _require("grammar", s.grammar is None or not s.ignore_end, "ends where it is complete, which ignore_end forbids")
 
 
 def check_prompt(prompt: Prompt, vocabulary: Vocabulary, context: int, vision: VisionConfig | None) -> None:

@@ -6,6 +6,7 @@ cancel, publish, step. An act asked for during a step comes before the next one.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 import time
@@ -18,8 +19,9 @@ import torch
 
 from magister.engine import prefix
 from magister.engine.checks import check_prompt, check_sampling
+from magister.engine.grammar import Grammars
 from magister.engine.limits import Limits
-from magister.engine.mailbox import Mailbox, ring
+from magister.engine.mailbox import Mailbox, Outlet, ring
 from magister.engine.reply import Reply, Request
 from magister.engine.runner import Runner, TorchRunner
 from magister.engine.sampler import Drawn, Row, Sampler
@@ -91,6 +93,7 @@ class Engine:
             self._runner = model
         self.vocabulary = vocabulary
         self.limits = limits
+        self._grammars = Grammars(vocabulary)
         self._vision = model.config.vision
         self._version = version
         self._epoch = 0
@@ -111,25 +114,57 @@ class Engine:
 
         What several steps gave a choice while nobody looked comes as one chunk.
         """
+        if sampling.grammar is not None:
+            await asyncio.to_thread(self.prepare, sampling)
+        mailbox = Mailbox()
+        request = self.submit(prompt, sampling, mailbox)
+        unfinished = sampling.n
+        try:
+            while unfinished:
+                for chunk in await mailbox.take():
+                    unfinished -= chunk.finish is not None
+                    yield chunk
+        finally:
+            if unfinished:
+                self.cancel(request)
+
+    def prepare(self, sampling: Sampling) -> None:
+        """Compiles a request's grammar, which `submit` then finds done; from any thread. Raises `Refused`."""
+        check_sampling(sampling, self.vocabulary)
+        if sampling.grammar is not None:
+            self._grammars.compile(sampling.grammar)
+
+    def submit(self, prompt: Prompt, sampling: Sampling, outlet: Outlet) -> Request:
+        """What `generate` begins with, for a caller that reads many requests together: chunks go where it says.
+
+        Raises what `generate` raises. The caller must `cancel` what it does not read to its end.
+        """
         check_sampling(sampling, self.vocabulary)
         check_prompt(prompt, self.vocabulary, self.limits.context, self._vision)
         request = Request(
             prompt=prompt,
             sampling=sampling,
             seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
-            mailbox=Mailbox(),
+            outlet=outlet,
             arrived=time.perf_counter(),
+            grammar=None if sampling.grammar is None else self._grammars.compile(sampling.grammar),
         )
         self._enter(request)
-        unfinished = sampling.n
-        try:
-            while unfinished:
-                for chunk in await request.mailbox.take():
-                    unfinished -= chunk.finish is not None
-                    yield chunk
-        finally:
-            if unfinished:
-                self._leave(request)
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """Ends a request; its blocks are free before the next step. One that has ended stays so."""
+        if not self._stepper.closed:
+            try:
+                self._stepper.submit(partial(self._cancel, request))
+            except RuntimeError:
+                # Closed since we looked: then nothing is left to cancel.
+                return
+
+    @property
+    def pulse(self) -> tuple[int, int]:
+        """Steps taken, and sequences in flight; at any time, from any thread, without waiting for a step."""
+        return self._steps, self._open
 
     def publish(self, version: int, tensors: Mapping[str, Any]) -> None:
         """See `Updatable.publish`. Names are those of a native checkpoint; parameters not named stay as they are.
@@ -172,14 +207,6 @@ class Engine:
                 raise Busy(f"{self._open} sequences are in flight, {n} more exceed {room}", _RETRY_AFTER)
             self._stepper.submit(partial(self._admit, request))
             self._open += n
-
-    def _leave(self, request: Request) -> None:
-        if not self._stepper.closed:
-            try:
-                self._stepper.submit(partial(self._cancel, request))
-            except RuntimeError:
-                # Closed since we looked: then nothing is left to cancel.
-                return
 
     # What the engine's thread does.
 
@@ -227,7 +254,7 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         """Hands `error` to everyone in flight and starts afresh: what a failed step left behind cannot be trusted."""
         for reply in self._replies.values():
-            reply.request.mailbox.fail(error)
+            reply.request.outlet.fail(error)
         with self._lock:
             self._open -= len(self._replies)
         self._runner.forget(self._replies)
@@ -302,11 +329,11 @@ class Engine:
         unsent, self._unsent = dict.fromkeys(self._unsent), []
         for reply in unsent:
             chunks = reply.chunks(self._version, self._sent)
-            if chunks and reply.request.mailbox.put(chunks):
+            if chunks and reply.request.outlet.put(chunks):
                 requests[id(reply.request)] = reply.request
         if requests:
-            dead = ring([request.mailbox for request in requests.values()])
-            for request in [request for request in requests.values() if request.mailbox in dead]:
+            dead = ring([request.outlet for request in requests.values()])
+            for request in [request for request in requests.values() if request.outlet in dead]:
                 self._cancel(request)
 
     def _drop(self, reply: Reply) -> None:

@@ -1,16 +1,39 @@
 """The way from the engine's thread to its callers' event loops.
 
 A step fills any number of mailboxes and then wakes each loop once. What has gathered by the time a caller looks comes
-as one chunk for each choice. Knows nothing of what is sent but how chunks are joined.
+as one chunk for each choice. Knows nothing of what is sent.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from magister.types import Chunk
+from magister.worker.joining import joined
+
+
+class Outlet(Protocol):
+    """Where the chunks of one request go; a mailbox, or whatever else a caller reads many requests with."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Of the caller."""
+        ...
+
+    def put(self, chunks: list[Chunk]) -> bool:
+        """Lays chunks down. True if the caller has to be woken for them, by `ring`."""
+        ...
+
+    def fail(self, failure: BaseException) -> None:
+        """Tells the caller that the engine failed."""
+        ...
+
+    def wake(self) -> None:
+        """Lets the caller look. In the loop's own thread only."""
+        ...
 
 
 class Mailbox:
@@ -24,8 +47,8 @@ class Mailbox:
         self._waiter: asyncio.Future[None] | None = None
         self._rung = False
 
-    def put(self, chunks: Iterable[Chunk]) -> bool:
-        """Lays chunks down. True if the caller has to be woken for them, by `ring`."""
+    def put(self, chunks: list[Chunk]) -> bool:
+        """See `Outlet`."""
         self._chunks.extend(chunks)
         # The taker clears the mark before it looks, so it either sees these chunks or gets another ring.
         if self._rung:
@@ -61,12 +84,12 @@ class Mailbox:
             self._waiter.set_result(None)
 
 
-def ring(mailboxes: Sequence[Mailbox]) -> list[Mailbox]:
+def ring(outlets: Sequence[Outlet]) -> list[Outlet]:
     """Wakes the callers, one call for each loop. Gives back those whose loop is closed: nobody will ever read them."""
-    loops: dict[asyncio.AbstractEventLoop, list[Mailbox]] = {}
-    for mailbox in mailboxes:
-        loops.setdefault(mailbox.loop, []).append(mailbox)
-    dead: list[Mailbox] = []
+    loops: dict[asyncio.AbstractEventLoop, list[Outlet]] = {}
+    for outlet in outlets:
+        loops.setdefault(outlet.loop, []).append(outlet)
+    dead: list[Outlet] = []
     for loop, mine in loops.items():
         try:
             loop.call_soon_threadsafe(_wake, mine)
@@ -76,40 +99,6 @@ def ring(mailboxes: Sequence[Mailbox]) -> list[Mailbox]:
     return dead
 
 
-def joined(chunks: Iterable[Chunk]) -> list[Chunk]:
-    """Chunks of one choice and version that follow one another, as one; choices in the order of their first chunk."""
-    runs: dict[int, list[list[Chunk]]] = {}
-    for chunk in chunks:
-        mine = runs.setdefault(chunk.choice, [])
-        if mine and mine[-1][-1].version == chunk.version:
-            mine[-1].append(chunk)
-        else:
-            mine.append([chunk])
-    return [run[0] if len(run) == 1 else _join(run) for mine in runs.values() for run in mine]
-
-
-def _wake(mailboxes: Sequence[Mailbox]) -> None:
-    for mailbox in mailboxes:
-        mailbox.wake()
-
-
-def _join(run: Sequence[Chunk]) -> Chunk:
-    last = run[-1]
-    entropy = None if last.entropy is None else tuple([value for chunk in run for value in chunk.entropy or ()])
-    top = None if last.top is None else tuple([value for chunk in run for value in chunk.top or ()])
-    return Chunk(
-        choice=last.choice,
-        ids=tuple([id_ for chunk in run for id_ in chunk.ids]),
-        logprobs=tuple([value for chunk in run for value in chunk.logprobs]),
-        sampled_logprobs=tuple([value for chunk in run for value in chunk.sampled_logprobs]),
-        forced=tuple([value for chunk in run for value in chunk.forced]),
-        version=last.version,
-        entropy=entropy,
-        top=top,
-        finish=last.finish,
-        trim=last.trim,
-        stop=last.stop,
-        error=last.error,
-        cached_tokens=last.cached_tokens,
-        timings=last.timings,
-    )
+def _wake(outlets: Sequence[Outlet]) -> None:
+    for outlet in outlets:
+        outlet.wake()

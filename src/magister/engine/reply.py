@@ -11,8 +11,9 @@ from itertools import groupby, takewhile
 from typing import NamedTuple
 
 from magister.engine.constraints import Found, StopStrings, Thought
+from magister.engine.grammar import Grammar
 from magister.engine.limits import Limits
-from magister.engine.mailbox import Mailbox
+from magister.engine.mailbox import Outlet
 from magister.engine.prefix import Places
 from magister.engine.randomness import choice_seed, uniform
 from magister.engine.sampler import Drawn, Row
@@ -33,9 +34,11 @@ class Request:
     sampling: Sampling
     seed: int
     """`sampling.seed`, or a fresh one."""
-    mailbox: Mailbox
+    outlet: Outlet
     arrived: float
     """`time.perf_counter` at the call."""
+    grammar: Grammar | None = None
+    """What `sampling.grammar` says, compiled."""
 
 
 class _Held(NamedTuple):
@@ -73,6 +76,7 @@ class Reply:
         longest = limits.context if sampling.max_tokens is None else len(prompt.ids) + sampling.max_tokens
         self._full = min(limits.context, longest)
         self._thought = _thought(prompt, sampling, vocabulary, self._full - len(prompt.ids))
+        self._guide = None if request.grammar is None else request.grammar.follow(prompt.open_at)
         self._stops = StopStrings(sampling.stop) if sampling.stop else None
         self._counts: dict[int, int] = {}
         self._counting = bool(sampling.frequency_penalty or sampling.presence_penalty)
@@ -106,13 +110,16 @@ class Reply:
         room = self._full - len(self.sequence.ids) - 1
         count = min(self._confidence.guesses(streams), room)
         draft = self._guesser.follow(count) if count > 0 else ()
-        return draft if never.isdisjoint(draft) else tuple(takewhile(lambda id_: id_ not in never, draft))
+        if not never.isdisjoint(draft):
+            draft = tuple(takewhile(lambda id_: id_ not in never, draft))
+        return draft if self._guide is None else self._guide.fit(draft)
 
     def rows(self, draft: tuple[int, ...] = ()) -> list[Row]:
         """What the next token is drawn under, and then each one after a guess, should the guesses be right."""
         sampling, position = self._sampling, len(self.sequence.ids)
         warm, thought, counts = sampling.temperature > 0, self._thought, self._counts
-        if not draft and thought is None:
+        masks = None if self._guide is None else self._guide.along(draft)
+        if not draft and thought is None and masks is None:
             return [Row(sampling, uniform(self._seed, position) if warm else 0.0, counts)]
         rows: list[Row] = []
         for place in range(len(draft) + 1):
@@ -122,10 +129,8 @@ class Reply:
                 thought = thought.copy()
                 thought.push(draft[place - 1])
             luck = uniform(self._seed, position + place) if warm else 0.0
-            if thought is None:
-                rows.append(Row(sampling, luck, counts))
-            else:
-                rows.append(Row(sampling, luck, counts, thought.forced, thought.banned))
+            forced, banned = (None, None) if thought is None else (thought.forced, thought.banned)
+            rows.append(Row(sampling, luck, counts, forced, banned, None if masks is None else masks[place]))
         return rows
 
     def take(self, drawn: list[Drawn | None], draft: tuple[int, ...], version: int) -> int:
@@ -153,7 +158,8 @@ class Reply:
 
     def _push(self, drawn: Drawn | None, version: int) -> None:
         if drawn is None:
-            self._ending = _Ending(FinishReason.ERROR, error=NOTHING_TO_DRAW)
+            error = None if self._guide is None else self._guide.error
+            self._ending = _Ending(FinishReason.ERROR, error=error or NOTHING_TO_DRAW)
             return
         id_ = drawn.id
         piece = self._pieces[id_]
@@ -164,6 +170,8 @@ class Reply:
             self._counts[id_] = self._counts.get(id_, 0) + 1
         if self._thought is not None:
             self._thought.push(id_)
+        if self._guide is not None:
+            self._guide.push(id_)
         found = self._stops.push(piece) if self._stops is not None else None
         if id_ == self._end:
             self._ending = _Ending(FinishReason.END)

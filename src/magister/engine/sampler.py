@@ -1,12 +1,13 @@
 """Logits -> tokens: one pass over the rows of a step.
 
-Order, for each row: (1) ids never sampled and banned ones out, bias added, penalties subtracted; (2) division by the
-temperature; (3) top_k; (4) top_p on what top_k left; (5) min_p, against the likeliest token (`truncation`); (6) one
-draw by inverse distribution function. Temperature 0 takes the likeliest token after (1) and has nothing to truncate.
+Order, for each row: (1) ids never sampled, banned ones and those not allowed out, bias added, penalties subtracted; (2)
+division by the temperature; (3) top_k; (4) top_p on what top_k left; (5) min_p, against the likeliest token
+(`truncation`); (6) one draw by inverse distribution function. Temperature 0 takes the likeliest token after (1) and has
+nothing to truncate.
 
 Knows rows, not sequences: what a row may draw and how lucky it is are told to it (`Row`).
 
-Shapes: b rows of the step, r rows of a subset, v vocabulary.
+Shapes: b rows of the step, r rows of a subset, v vocabulary, w bytes of a mask, n values of a byte.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from magister.engine.truncation import truncate
 from magister.types import Sampling, TokenLogprob
@@ -41,6 +43,8 @@ class Row(NamedTuple):
     """The token to take whatever the logits say."""
     banned: int | None = None
     """A token not to draw."""
+    allowed: Tensor | None = None
+    """The only tokens to draw, uint8 [w], on the CPU: eight ids a byte, the lowest in the lowest bit. None is all."""
 
 
 class Report(NamedTuple):
@@ -90,6 +94,7 @@ class Sampler:
         if self._never:
             self._never_v = torch.zeros(vocab_size, device=device)
             self._never_v[sorted(self._never)] = -math.inf
+        self._bans_n8 = _bans(device)
         self._x_bv = torch.empty(0, vocab_size, device=device)
         self._masses_bv = torch.empty(0, vocab_size, dtype=torch.float64, device=device)
         self._views: dict[int, tuple[Tensor, Tensor]] = {}
@@ -101,7 +106,7 @@ class Sampler:
             return []
         raw_bv = logits_bv.float()
         if all(map(_is_plain, rows)):
-            ids = self._likeliest(raw_bv)
+            ids = self._likeliest(raw_bv, rows)
             if ids is not None:
                 return [None if id_ is None else Drawn(id_) for id_ in ids]
         draw = self._draw(raw_bv, rows)
@@ -114,11 +119,11 @@ class Sampler:
             for id_, row, report in zip(ids, rows, reports, strict=True)
         ]
 
-    def _likeliest(self, raw_bv: Tensor) -> list[int | None] | None:
-        """Each row's likeliest token; None where one of them is never sampled and the second best has to be found."""
+    def _likeliest(self, raw_bv: Tensor, rows: Sequence[Row]) -> list[int | None] | None:
+        """Each row's likeliest token; None where one of them must not be drawn and the second best has to be found."""
         best_b1, ids_b1 = _largest(raw_bv)
         ids: list[int] = [id_ for (id_,) in ids_b1.tolist()]
-        if not self._never.isdisjoint(ids):
+        if not self._never.isdisjoint(ids) or not all(map(_allows, rows, ids)):
             return None
         return [id_ if math.isfinite(best) else None for id_, (best,) in zip(ids, best_b1.tolist(), strict=True)]
 
@@ -156,6 +161,21 @@ class Sampler:
             ids_e = torch.tensor(edits.ids, device=raw_bv.device)
             values_e = torch.tensor(edits.values, dtype=torch.float32, device=raw_bv.device)
             x_bv.index_put_((rows_e, ids_e), values_e, accumulate=True)
+        self._rule_out(x_bv, rows)
+
+    def _rule_out(self, x_bv: Tensor, rows: Sequence[Row]) -> None:
+        """Leaves rows that have a mask what it allows; ids beyond the mask are none of the vocabulary's."""
+        masks = [row.allowed for row in rows if row.allowed is not None]
+        if not masks:
+            return
+        masks_rw = torch.stack(masks).to(x_bv.device)
+        # Eight ids at a time, by far the fastest way to unpack bits: as an embedding of bytes.
+        bans_rv = functional.embedding(masks_rw.int(), self._bans_n8).view(len(masks), -1)
+        width = min(bans_rv.shape[1], x_bv.shape[1])
+        if len(masks) == len(rows):
+            x_bv[:, :width].add_(bans_rv[:, :width])
+        else:
+            x_bv[[index for index, row in enumerate(rows) if row.allowed is not None], :width] += bans_rv[:, :width]
 
     def _memory(self, raw_bv: Tensor) -> tuple[Tensor, Tensor]:
         """Room for a step's logits and masses, float32 and float64 [b, v], the same for each step of as many rows."""
@@ -167,6 +187,12 @@ class Sampler:
         if rows not in self._views:
             self._views[rows] = self._x_bv[:rows], self._masses_bv[:rows]
         return self._views[rows]
+
+
+def _bans(device: torch.device) -> Tensor:
+    """What each byte of a mask adds to the logits of its eight ids, [256, 8]: nothing, or minus infinity."""
+    bits_n8 = torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device) & 1
+    return torch.where(bits_n8 == 1, 0.0, -math.inf)
 
 
 def _draw_by_luck(x_bv: Tensor, masses_bv: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
@@ -213,8 +239,13 @@ def _largest(x_bv: Tensor) -> tuple[Tensor, Tensor]:
     return best_b1, stripes_b1 * _STRIPE + x_bs.max(dim=-1, keepdim=True).indices
 
 
+def _allows(row: Row, id_: int) -> bool:
+    """Whether a row's mask, if it has one, has an id of the vocabulary."""
+    return row.allowed is None or bool(int(row.allowed[id_ // 8]) >> id_ % 8 & 1)
+
+
 def _is_plain(row: Row) -> bool:
-    """Whether a row's token is the likeliest one that may be sampled at all."""
+    """Whether a row's token is the likeliest one that may be sampled at all, as far as its mask allows."""
     s = row.sampling
     return (
         s.temperature == 0

@@ -60,8 +60,7 @@ def check_request(request: ChatRequest, version: str) -> None:
         after = request.messages[at + 1].role if at + 1 < len(request.messages) else None
         _check_parts(message, f"messages[{at}]", after)
     _check_tools(request, version)
-    if request.json_format is not None:
-        raise Refused("json_format", "needs a grammar, which this model's adapter does not build")
+    _check_form(request)
 
 
 def to_mistral(request: ChatRequest, form: Format, version: str, limits: ImageLimits) -> list[ChatMessage]:
@@ -167,13 +166,24 @@ def _check_tools(request: ChatRequest, version: str) -> None:
             raise ValueError(f"tools[{at}].name: {tool.name!r} is there twice")
     if (choice.name is not None) != (choice.mode is ToolMode.NAMED):
         raise ValueError("tool_choice.name: belongs to the mode named, and to no other")
-    if choice.mode in (ToolMode.REQUIRED, ToolMode.NAMED):
-        raise Refused("tool_choice.mode", "forcing a call needs a grammar, which this model's adapter does not build")
-    if request.tools and choice.mode is ToolMode.AUTO:
-        if not choice.parallel:
-            raise Refused("tool_choice.parallel", "one call at most needs a grammar, which the adapter does not build")
-        if version == "v7":
-            raise Refused("tools", "the call syntax of tokenizer version v7 is not supported")
+    if choice.mode is ToolMode.REQUIRED and not request.tools:
+        raise ValueError("tool_choice.mode: required, and there is no tool to call")
+    if choice.mode is ToolMode.NAMED and choice.name not in [tool.name for tool in request.tools]:
+        raise ValueError(f"tool_choice.name: {choice.name!r} is none of the tools")
+    if version == "v7" and request.tools and choice.mode is not ToolMode.NONE:
+        raise Refused("tools", "the call syntax of tokenizer version v7 is not supported")
+
+
+def _check_form(request: ChatRequest) -> None:
+    """Whether the answer's form can be what is asked."""
+    formed = request.json_format is not None
+    if formed and request.tool_choice.mode in (ToolMode.REQUIRED, ToolMode.NAMED):
+        raise Refused("json_format", "where a tool must be called there is no answer that it could form")
+    last = request.messages[-1]
+    if formed and last.role is Role.ASSISTANT and last.text:
+        raise Refused("json_format", "an answer that has begun cannot be continued as JSON")
+    if request.sampling.grammar is not None and (formed or request.tools):
+        raise Refused("sampling.grammar", "cannot hold together with json_format or tools, which make a grammar too")
 
 
 def _system_prompt(request: ChatRequest, leading: Sequence[Message], form: Format) -> list[Text | Thinking]:
@@ -217,6 +227,8 @@ def _user_content(message: Message, form: Format, limits: ImageLimits, field: st
         elif isinstance(part, Image):
             if not form.images:
                 raise Refused(f"{field}.parts[{at}]", "this model reads no images")
+            if part.url and not part.data:
+                raise Refused(f"{field}.parts[{at}]", "an image by URL was not fetched")
             content.append(chunks.ImageChunk(image=decode_image(part.data, limits, f"{field}.parts[{at}]")))
     return content
 

@@ -37,7 +37,17 @@ from enum import Enum, auto
 
 from magister.text.formats import CLOSE_TAG, OPEN_TAG, Tags
 from magister.text.tokenizer import Tokenizer
-from magister.types import Annotation, Chunk, Event, EventToken, OpenAt, TextDelta, ThinkingDelta, ToolCallDelta
+from magister.types import (
+    Annotation,
+    Chunk,
+    Event,
+    EventToken,
+    OpenAt,
+    TextDelta,
+    ThinkingDelta,
+    TokenLogprob,
+    ToolCallDelta,
+)
 
 CALL_ID = re.compile(r"[a-zA-Z0-9]{9}")
 """What Mistral's formats take as the id of a tool call."""
@@ -145,9 +155,13 @@ class Parser:
                     logprob=chunk.logprobs[index],
                     sampled_logprob=chunk.sampled_logprobs[index],
                     forced=bool(chunk.forced) and chunk.forced[index],
-                    top=chunk.top[index] if chunk.top else (),
+                    top=tuple(self._named(one) for one in chunk.top[index]) if chunk.top else (),
                 )
             )
+
+    def _named(self, one: TokenLogprob) -> TokenLogprob:
+        said = self._tokenizer.token_bytes(one.id) or self._tokenizer.token_name(one.id).encode()
+        return TokenLogprob(one.id, one.logprob, said)
 
     def _annotate(self, kind: str, **data: str) -> None:
         self._out.append(Annotation(kind=kind, data=data, choice=self._choice))

@@ -20,6 +20,7 @@ from mistral_common.protocol.instruct.validator import ValidationMode, get_valid
 from mistral_common.tokens.tokenizers.base import TokenizerVersion
 
 from magister.text.formats import Format, Tags
+from magister.text.grammar import AnswerGrammar, answer_grammar
 from magister.text.images import DEFAULT_LIMITS, ImageLimits, to_pixels
 from magister.text.messages import ChatMessage, check_request, spoken, to_assistant, to_mistral, to_tools
 from magister.text.parser import Parser
@@ -51,6 +52,10 @@ class Renderer:
             images=tuple(to_pixels(image) for image in encoded.images),
             open_at=_open_at(request.messages[-1]),
         )
+
+    def grammar(self, prompt: Prompt, request: ChatRequest) -> AnswerGrammar | None:
+        """What the answer to a request that was rendered must follow; None where it may be anything."""
+        return answer_grammar(request, self.tokenizer, self.format.tags, prompt.open_at)
 
     def reply(self, message: Message, *, ended: bool = True) -> tuple[int, ...]:
         """The tokens by which a model says an assistant's message; for training and for tests."""

@@ -114,7 +114,7 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     logprob: float
     """Natural logarithm, under the untouched distribution."""
     bytes: bytes = b""
-    """What the token says; filled in where tokens become text."""
+    """What the token says, of a special one its name; filled in where tokens become text."""
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
