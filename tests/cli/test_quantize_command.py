@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 import magister
-from magister.cli import compose, quantize
+from magister.cli import places, quantize
 from magister.cli.main import app
 from magister.model import weights
 from magister.model.attention import CausalAttention
@@ -119,6 +119,6 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(source: Path,
 
 def test_nano_in_four_bits_answers(tmp_path: Path) -> None:
     assert quantize.run("nano", tmp_path / "nano-int4", Plan()) == 0
-    assert compose.find(str(tmp_path / "nano-int4")) == tmp_path / "nano-int4"
+    assert places.find(str(tmp_path / "nano-int4")) == tmp_path / "nano-int4"
     with magister.load(str(tmp_path / "nano-int4")) as model:
         assert "**7**" in model.chat("What is 3 + 4?", temperature=0.0).answer

@@ -5,7 +5,7 @@ from string import Formatter
 
 import pytest
 
-from magister.cli import compose
+from magister.cli import places
 from magister.tasks import BEYOND, FAMILIES, HONEST, Split, is_held_out, load_book
 from magister.tasks.family import draw
 from magister.text.render import Renderer
@@ -19,7 +19,7 @@ from magister.types import ChatRequest, Message, Thinking, assistant, system, us
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return load_tokenizer(compose.find("nano") / "tekken.json")
+    return load_tokenizer(places.find("nano") / "tekken.json")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from magister.cli import compose
+from magister.cli import places
 from magister.tasks import is_held_out
 from magister.text.tokenizer import Tokenizer, load_tokenizer
 from magister.train import nano
@@ -16,7 +16,7 @@ from magister.train.vocabulary import plain_words, real_ranks
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return load_tokenizer(compose.find("nano") / "tekken.json")
+    return load_tokenizer(places.find("nano") / "tekken.json")
 
 
 @pytest.fixture(scope="module")

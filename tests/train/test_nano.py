@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from magister.cli import compose
+from magister.cli import places
 from magister.train import checkpoint, history, nano
 from magister.train.progress import read_log
 
@@ -15,7 +15,7 @@ SMALL = nano.NanoRun(tokens=2 * 512, rows_per_batch=1, shard=48)
 
 @pytest.fixture(scope="module")
 def shipped() -> Path:
-    return compose.find("nano")
+    return places.find("nano")
 
 
 def runs(folder: Path) -> list[dict[str, object]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
 
 from magister.chat import LocalChat
 from magister.cli.placement import Kernels, Placement, is_small, place
+from magister.cli.places import beside, find, served_name
 from magister.engine.engine import Engine
 from magister.engine.vocabulary import Vocabulary
 from magister.model import weights
@@ -17,9 +17,6 @@ from magister.model.config import ModelConfig
 from magister.text.formats import Format, load_format
 from magister.text.render import Renderer
 from magister.text.tokenizer import MAGISTRAL_VOCABULARY, TekkenPlan, Tokenizer, load_tokenizer, make_tokenizer
-
-SHIPPED = ("nano",)
-"""Checkpoints in the package."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,19 +32,6 @@ class Loaded:
     """Tokens of prompt and answer that there is room for."""
     kernels: Kernels
     """What computes it."""
-
-
-def find(model: str) -> Path:
-    """The folder of a shipped checkpoint by name, or of one by its path.
-
-    Raises `ValueError` where there is neither.
-    """
-    if model in SHIPPED:
-        return Path(str(resources.files("magister") / "checkpoints" / model))
-    path = Path(model).expanduser()
-    if not model or not path.exists():
-        raise ValueError(f"model: {model!r} is neither a folder nor one of {', '.join(SHIPPED)}")
-    return path
 
 
 def load(model: str, how: Placement | None = None, *, own_process: bool = False) -> Loaded:
@@ -67,8 +51,8 @@ def load(model: str, how: Placement | None = None, *, own_process: bool = False)
         torch.set_num_threads(1)
     placed = place(path, config, form, how)
     engine = Engine(placed.model, engine_vocabulary(tokenizer), placed.limits, kv=placed.kv)
-    name = model if model in SHIPPED else (form.name if (beside(path) / "magister.json").is_file() else path.stem)
-    chat = LocalChat(engine, Renderer(tokenizer, form))
+    name = served_name(model, path, form.name)
+    chat = LocalChat(engine, Renderer(tokenizer, form), context=placed.limits.context)
     return Loaded(
         name=name,
         chat=chat,
@@ -78,11 +62,6 @@ def load(model: str, how: Placement | None = None, *, own_process: bool = False)
         context=placed.limits.context,
         kernels=placed.kernels,
     )
-
-
-def beside(path: Path) -> Path:
-    """The folder of what belongs to a checkpoint besides its weights: itself, or that of a checkpoint in one file."""
-    return path if path.is_dir() else path.parent
 
 
 def find_tokenizer(path: Path, config: ModelConfig) -> Tokenizer:

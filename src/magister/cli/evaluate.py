@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from magister.cli import compose
+from magister.cli import compose, places
 from magister.evals.pass_at_1 import FamilyReport, Outcome, measure, problems
 from magister.tasks import FAMILIES, HONEST
 from magister.tasks.problem import BEYOND_WARNING
@@ -36,7 +36,7 @@ def run(
         loaded.engine.close()
     words = ["magister", "evaluate", model, "--n", str(n), "--seed", str(seed), "--book", book]
     words += [word for family in dict.fromkeys(families) for word in ("--family", family)]
-    table = render(reports, beyond, n, shlex.join(words)) + history(compose.find(model))
+    table = render(reports, beyond, n, shlex.join(words)) + history(places.find(model))
     print(table)
     if misses is not None:
         lines = [

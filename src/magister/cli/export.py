@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from magister.cli import compose
+from magister.cli import compose, places
 from magister.model import export, gguf_files, weights
 from magister.model.config import ModelConfig
 from magister.model.disk import flush
@@ -31,7 +31,7 @@ SPARE = 64 << 20
 
 def run(source: str, destination: Path, layout: str, type: str | None) -> int:
     """Write `destination`; returns the exit code. It appears whole or not at all."""
-    path, form, asked = compose.find(source), Layout(layout), Type(type) if type else None
+    path, form, asked = places.find(source), Layout(layout), Type(type) if type else None
     _check(destination, form, asked)
     config = weights.read_config(path)
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def run(source: str, destination: Path, layout: str, type: str | None) -> int:
         else:
             new.mkdir()
             counts = export.write_folder(new, form, config, tensors, asked, tick)
-            _companions(compose.beside(path), new, form)
+            _companions(places.beside(path), new, form)
     _report(destination, form, config, counts)
     return 0
 
@@ -71,7 +71,7 @@ def _size(path: Path) -> int:
 
 def _metadata(path: Path, config: ModelConfig, name: str) -> dict[str, Value]:
     """What the GGUF says: the model, its tokenizer, and how it is spoken to."""
-    beside = compose.beside(path)
+    beside = places.beside(path)
     tokenizer = compose.find_tokenizer(path, config)
     if tokenizer.size != config.decoder.vocab_size:
         raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from magister.cli import compose
+from magister.cli import compose, places
 from magister.model import weights
 from magister.model.config import MAGISTRAL_SMALL, ModelConfig
 from magister.model.count import count_parameters, plan_memory
@@ -21,10 +21,10 @@ def run(path: str) -> int:
         config = MAGISTRAL_SMALL
         tokenizer = "v13, from mistral-common's wheel"
     else:
-        folder = compose.find(path)
+        folder = places.find(path)
         config = weights.read_config(folder)
         found = compose.find_tokenizer(folder, config)
-        beside = compose.beside(folder)
+        beside = places.beside(folder)
         form = load_format(beside, found)
         origin = "tekken.json" if (beside / "tekken.json").is_file() else "none here: mistral-common's own"
         tokenizer = f"{found.version}, {found.size:,} tokens ({origin}); format {form.name}"

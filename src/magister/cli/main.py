@@ -12,6 +12,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from magister.cli import serve_commands
+from magister.cli.flags import Context, Device, KernelChoice, KeyValuePrecision, Precision, Speculation, Threads
+
 app = typer.Typer(
     name="magister",
     add_completion=False,
@@ -19,25 +22,7 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train a model with Magister's own recipes.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
-
-
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
-Precision = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of weights that are not quantised; auto: as stored.")
-]
-Context = Annotated[
-    int | None, typer.Option(min=2, help="Tokens to make room for. Default: what the model and memory allow.")
-]
-KeyValuePrecision = Annotated[Literal["auto", "fp32", "bf16", "int8"], typer.Option(help="Of keys and values.")]
-KernelChoice = Annotated[
-    str, typer.Option(help="On a CPU: auto, torch, or an instruction set (avx512, avx2, neon, generic).")
-]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Of the compiled kernels. Default: one for a small model, else all cores.")
-]
-Speculation = Annotated[
-    int, typer.Option(min=0, help="Tokens guessed ahead at most, from what was said before. Never changes the reply.")
-]
+serve_commands.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -60,7 +45,7 @@ def chat(
         str | None,
         typer.Argument(help="What to ask. Without it: what comes from a pipe, or on a terminal a conversation."),
     ] = None,
-    model: Annotated[str, typer.Option(help="nano, or the path of a checkpoint folder.")] = "nano",
+    model: Annotated[str, typer.Option(help="nano, a pulled model's name, or the path of a checkpoint.")] = "nano",
     image: Annotated[list[Path] | None, typer.Option(help="An image file to show; may be repeated.")] = None,
     system: Annotated[
         str | None, typer.Option(help="A system message, added to the model's reasoning instruction.")
@@ -124,7 +109,7 @@ def inspect(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="nano, or the path of a checkpoint folder.")] = "nano",
+    model: Annotated[str, typer.Argument(help="nano, a pulled model's name, or the path of a checkpoint.")] = "nano",
     n: Annotated[int, typer.Option(min=1, help="Problems a family.")] = 500,
     family: Annotated[list[str] | None, typer.Option(help="Only these families; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Of the problems.")] = 0,
@@ -159,6 +144,52 @@ def export(
     from magister.cli import export as command
 
     raise typer.Exit(command.run(source, destination, layout, type))
+
+
+@app.command()
+def pull(
+    name: Annotated[
+        str, typer.Argument(help="magistral-small-2509, -2507, -2506, or owner/name on the hub.", metavar="NAME")
+    ],
+    bits: Annotated[
+        Literal["4", "8", "16"], typer.Option(help="Quantise while pulling; 16 leaves it as published.")
+    ] = "16",
+    to: Annotated[Path | None, typer.Option(help="The folder to make. Default: by name, on the shelf.")] = None,
+    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit. Default: the main branch.")] = None,
+) -> None:
+    """Fetch a model's weights, in fewer bits if asked; goes on where it was stopped."""
+    from magister.cli.hub import pull as command
+
+    raise typer.Exit(command.run(name, int(bits), to, revision))
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(help="A model's name or path. Default: magistral-small and nano.", metavar="MODEL")
+    ] = None,
+    context: Annotated[int | None, typer.Option(min=2, help="Tokens there must be room for.")] = None,
+) -> None:
+    """Say what fits this machine, how fast it will be, and the command to type."""
+    from magister.cli import doctor as command
+
+    raise typer.Exit(command.run(model, context))
+
+
+@app.command()
+def verify(
+    model: Annotated[str, typer.Argument(help="A model's name or path.", metavar="MODEL")],
+    out: Annotated[
+        Path | None, typer.Option(help="The report to write (Markdown). Default: verify-NAME.md, here.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The original it was made from, to compare every tensor with.")
+    ] = None,
+) -> None:
+    """Check weights: checksums, parity with transformers, probes of tokenizer and engine; write a report."""
+    from magister.cli.verify import command
+
+    raise typer.Exit(command.run(model, out, against))
 
 
 @app.command()

@@ -5,12 +5,15 @@ Every choice is a person's or is told to them; nothing is chosen silently. Knows
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from magister.cli import fit
+from magister.cli.fit import BLOCK, LEAST_CONTEXT, token_bytes
+from magister.cli.machine import memory, usable_cores
+from magister.cli.stored import stored
 from magister.engine.compiled_runner import CompiledRunner
 from magister.engine.limits import Limits
 from magister.engine.runner import Runner
@@ -23,23 +26,17 @@ from magister.model.count import count_parameters
 from magister.model.network import Model
 from magister.text.formats import Format
 
+__all__ = ["BLOCK", "Kernels", "Placed", "Placement", "is_small", "place", "token_bytes"]
+
 SMALL = 300_000_000
 """Parameters up to which a CPU computes in float32 and on one thread."""
 
 CACHE_SHARE = {"cpu": 0.5, "cuda": 0.9}
-"""Of the memory free after loading, the most that the key/value cache takes, by kind of device."""
-
-LEAST_CONTEXT = 256
-"""Tokens below which loading is refused: too few for a thought."""
+"""Of the memory free after loading, the most that the key/value cache takes unasked, by kind of device."""
 
 RUNNING = 32
 """Sequences at a time."""
-
-BLOCK = 16
-"""Tokens a block of the cache."""
-
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_KV_BYTES = {KVFormat.FP32: 4, KVFormat.BF16: 2, KVFormat.INT8: 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,18 +114,15 @@ def is_small(config: ModelConfig) -> bool:
     return count_parameters(config).total <= SMALL
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _place_compiled(
     folder: Path, config: ModelConfig, form: Format, how: Placement, library: cpu.Library, words: str
 ) -> Placed:
     small = is_small(config)
     kv = KVFormat(how.kv) if how.kv != "auto" else (KVFormat.FP32 if small else KVFormat.BF16)
     threads = how.threads or (1 if small else usable_cores())
-    loaded = load_compiled(folder, library, threads=threads, dtype=_DTYPES.get(how.dtype))
+    dtype = _DTYPES.get(how.dtype)
+    _check_memory(folder, config, how, kv, "cpu", dtype, compiled=True)
+    loaded = load_compiled(folder, library, threads=threads, dtype=dtype)
     limits = _limits(config.decoder, form, how, kv, "cpu")
     runner = CompiledRunner(config, loaded.decoder, loaded.vision, limits.blocks, limits.block_size, kv)
     return Placed(model=runner, limits=limits, kv=None, kernels=Kernels(library.isa, words, False))
@@ -145,9 +139,11 @@ def _place_cuda(folder: Path, config: ModelConfig, form: Format, how: Placement)
         raise ValueError(f"threads is {how.threads}, but a GPU computes here")
     from magister.engine.cuda_runner import CudaRunner
 
-    network = weights.load(folder, device="cuda", dtype=_DTYPES.get(how.dtype))
-    layout.arrange(network)
+    dtype = _DTYPES.get(how.dtype)
     kv = None if how.kv == "auto" else KVFormat(how.kv)
+    _check_memory(folder, config, how, kv or KVFormat.BF16, "cuda", dtype, compiled=False)
+    network = weights.load(folder, device="cuda", dtype=dtype)
+    layout.arrange(network)
     limits = _limits(config.decoder, form, how, kv or KVFormat.BF16, "cuda")
     runner = CudaRunner(network, limits.blocks, limits.block_size, limits.context, kv)
     return Placed(model=runner, limits=limits, kv=None, kernels=Kernels("cuda", "Triton kernels on CUDA", False))
@@ -170,6 +166,7 @@ def _place_torch(
     dtype = _DTYPES.get(how.dtype)
     if dtype is None and device == "cpu" and is_small(config):
         dtype = torch.float32
+    _check_memory(folder, config, how, KVFormat.BF16 if how.kv == "auto" else KVFormat(how.kv), device, dtype)
     network = weights.load(folder, device=device, dtype=dtype)
     layout.arrange(network)
     own = {torch.float32: KVFormat.FP32, torch.bfloat16: KVFormat.BF16}
@@ -185,25 +182,46 @@ def _device(asked: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 
-def token_bytes(config: DecoderConfig, kv: KVFormat) -> int:
-    """Bytes of cache a token; int8 has two float32 scales a layer and key/value head."""
-    heads = 2 * config.n_layers * config.n_kv_heads
-    return heads * (config.head_dim * _KV_BYTES[kv] + (4 if kv is KVFormat.INT8 else 0))
+def _free(device: str) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device == "cuda" else memory().available
+
+
+def _check_memory(
+    folder: Path,
+    config: ModelConfig,
+    how: Placement,
+    kv: KVFormat,
+    device: str,
+    dtype: torch.dtype | None,
+    *,
+    compiled: bool = False,
+) -> None:
+    """ValueError, before a weight is read, for a context that the model has not, and where weights and the context
+    asked for have no room: with what is needed, what is there, and what would fit."""
+    most = config.decoder.max_position_embeddings
+    if how.context is not None and not 2 <= how.context <= most:
+        raise ValueError(f"context: {how.context} tokens asked for, the model takes 2 to {most}")
+    precision = stored(folder, config, dtype, compiled=compiled)
+    refusal = fit.refusal(str(folder), config, precision, kv, how.context, _free(device))
+    if refusal is not None:
+        raise fit.NoRoom(refusal)
 
 
 def _limits(config: DecoderConfig, form: Format, how: Placement, kv: KVFormat, device: str) -> Limits:
+    """Once the weights are in memory: as much of a cache as there is room for now."""
     made_for = min(form.context, config.max_position_embeddings)
-    asked = how.context
-    if asked is not None and not 2 <= asked <= config.max_position_embeddings:
-        raise ValueError(f"context: {asked} tokens asked for, the model takes 2 to {config.max_position_embeddings}")
-    token = token_bytes(config, kv)
-    free = torch.cuda.mem_get_info(device)[0] if device == "cuda" else free_memory()
+    token, free = token_bytes(config, kv), _free(device)
     blocks = int(free * CACHE_SHARE[device]) // (token * BLOCK)
-    context = min(made_for, blocks * BLOCK) if asked is None else asked
-    if blocks * BLOCK < context or context < min(LEAST_CONTEXT, made_for, asked or made_for):
-        wanted = max(context, LEAST_CONTEXT)
-        raise ValueError(
-            f"context: {wanted} tokens of cache take {wanted * token:,} bytes, memory holds {blocks * BLOCK} tokens"
+    context = min(made_for, blocks * BLOCK) if how.context is None else how.context
+    needed = -(-context // BLOCK)
+    if needed > blocks and how.context is not None:
+        # What a person asked for may take more than what is taken unasked.
+        blocks = min(needed, max(0, free - fit.RESERVE // 2) // (token * BLOCK))
+    if needed > blocks or context < min(LEAST_CONTEXT, made_for, how.context or made_for):
+        wanted = max(context, min(LEAST_CONTEXT, made_for))
+        raise fit.NoRoom(
+            f"context: {wanted} tokens of cache take {wanted * token:,} bytes, of {free:,} that are free now there is "
+            f"room for {blocks * BLOCK}"
         )
     return Limits(
         context=context,
@@ -212,13 +230,3 @@ def _limits(config: DecoderConfig, form: Format, how: Placement, kv: KVFormat, d
         running=RUNNING,
         speculation=how.speculation,
     )
-
-
-def free_memory() -> int:
-    """Bytes of memory that can be taken without swapping."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from magister.cli import compose
+from magister.cli import places
 from magister.kernels.quantized import Quantized
 from magister.model import sources
 from magister.model.config import ModelConfig
@@ -27,7 +27,7 @@ SPARE = 64 << 20
 
 def run(source: str, destination: Path, plan: Plan) -> int:
     """Write `destination`, or go on where an earlier run stopped; returns the exit code."""
-    path = compose.find(source)
+    path = places.find(source)
     config = sources.read_config(path)
     _check_source(path, source)
     plan.check(config)

@@ -6,7 +6,7 @@ import math
 import sys
 from pathlib import Path
 
-from magister.cli import compose
+from magister.cli import places
 from magister.train import curve, nano
 
 
@@ -33,7 +33,7 @@ def run(
     if not drawn:
         print(f"loss curve skipped: it needs matplotlib ({curve.INSTALL})", file=sys.stderr)
     try:
-        nano.run(config, folder, warm=compose.find(warm) if warm else None, typed=warm or "")
+        nano.run(config, folder, warm=places.find(warm) if warm else None, typed=warm or "")
     except KeyboardInterrupt as stop:
         print(f"magister train sft: {stop}" if stop.args else "magister train sft: interrupted", file=sys.stderr)
         return 130

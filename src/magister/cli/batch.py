@@ -1,0 +1,168 @@
+"""`magister batch`: a file of requests answered by a model here, in any dialect, going on where it stopped.
+
+One request a line, in OpenAI's batch format: `custom_id`, `url` (a path of the server), `body`. Answers are written as
+they come. Asks the server's app itself; there is no socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.progress import Progress
+
+from magister.cli.serving import ModelOptions, opened
+from magister.server.access import Access
+from magister.server.app import Site
+from magister.server.settings import Settings
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One request."""
+
+    custom_id: str
+    body: msgspec.Raw
+    url: str = "/v1/chat/completions"
+    method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOptions:
+    """What a person asked for."""
+
+    source: Path
+    target: Path
+    model: ModelOptions
+    concurrency: int = 32
+
+
+def run(options: BatchOptions) -> int:
+    """Answer what has no answer yet; returns the exit code: 1 where a request was answered with an error."""
+    try:
+        lines = list(read(options.source))
+        done = answered(options.target)
+        waiting = [line for line in lines if line.custom_id not in done]
+        failed = asyncio.run(_run(options, waiting)) if waiting else 0
+    except (ValueError, OSError) as error:
+        print(f"magister batch: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        print(f"magister batch: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on from {options.target}", file=sys.stderr)
+        return 130
+    print(f"{len(waiting)} answered now, {len(lines) - len(waiting)} before, {failed} of them with an error")
+    return 1 if failed else 0
+
+
+def read(source: Path) -> Iterator[Line]:
+    """The requests of a file. ValueError that names the line that is none."""
+    seen: dict[str, int] = {}
+    for number, text in enumerate(source.read_bytes().splitlines(), 1):
+        if not text.strip():
+            continue
+        try:
+            line = msgspec.json.decode(text, type=Line)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"{source}: line {number}: {error}") from None
+        if line.method != "POST" or not line.url.startswith("/"):
+            raise ValueError(f"{source}: line {number}: must be a POST to a path, got {line.method} {line.url}")
+        if line.custom_id in seen:
+            raise ValueError(
+                f"{source}: line {number}: custom_id {line.custom_id!r} is that of line {seen[line.custom_id]}"
+            )
+        seen[line.custom_id] = number
+        yield line
+
+
+def answered(target: Path) -> set[str]:
+    """Whose answers are in a file. A last line that was cut off is taken away from it, so that it is written again."""
+    if not target.exists():
+        return set()
+    data = target.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with target.open("r+b") as file:
+            file.truncate(len(whole))
+    found: set[str] = set()
+    for number, text in enumerate(whole.splitlines(), 1):
+        try:
+            found.add(msgspec.json.decode(text, type=dict[str, Any])["custom_id"])
+        except (msgspec.MsgspecError, KeyError) as error:
+            raise ValueError(f"{target}: line {number} is no answer of a batch: {error}") from None
+    return found
+
+
+async def _run(options: BatchOptions, waiting: list[Line]) -> int:
+    # Nobody else asks, so nothing is turned away for being too much at a time.
+    settings = Settings(in_flight=options.concurrency + 1, signing_key=os.urandom(32))
+    gate = asyncio.Semaphore(options.concurrency)
+    failed = 0
+    async with opened(options.model, settings, Access(hosts=None)) as site:
+        with options.target.open("ab") as out, Progress(disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task("answering", total=len(waiting))
+
+            async def one(line: Line) -> None:
+                nonlocal failed
+                async with gate:
+                    status, headers, body = await ask(site, line.url, bytes(line.body))
+                failed += status != 200
+                out.write(_answer(line, status, headers, body))
+                out.flush()
+                bar.advance(task)
+
+            async with asyncio.TaskGroup() as group:
+                for line in waiting:
+                    group.create_task(one(line))
+    return failed
+
+
+def _answer(line: Line, status: int, headers: dict[str, str], body: bytes) -> bytes:
+    request_id = headers.get("x-request-id", "")
+    said = msgspec.Raw(body) if headers.get("content-type") == "application/json" else body.decode("utf-8", "replace")
+    response = {"status_code": status, "request_id": request_id, "body": said}
+    reply = {"id": f"batch_req_{request_id}", "custom_id": line.custom_id, "response": response, "error": None}
+    return msgspec.json.encode(reply) + b"\n"
+
+
+async def ask(site: Site, url: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    """One request to the app: status, headers, body."""
+    path, _, query = url.partition("?")
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [(b"content-type", b"application/json")],
+    }
+    sent: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
+    never = asyncio.Event()
+    status, headers, parts = 0, dict[str, str](), list[bytes]()
+
+    async def receive() -> dict[str, Any]:
+        if sent:
+            return sent.pop()
+        await never.wait()
+        raise AssertionError("unreachable")
+
+    async def send(message: Any) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            headers.update((name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"])
+        else:
+            parts.append(message.get("body", b""))
+
+    await site(scope, receive, send)
+    return status, headers, b"".join(parts)

@@ -1,0 +1,132 @@
+"""`magister serve`: a listening socket, the rules of access, and the app behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from magister.cli.serving import DRAIN_SECONDS, ModelOptions, opened
+from magister.server.access import LOOPBACK, Access, Keys
+from magister.server.keyfile import read as read_keys
+from magister.server.settings import Settings
+from magister.wire.dialect import Card
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """What a person asked for."""
+
+    model: ModelOptions
+    host: str = "127.0.0.1"
+    port: int = 8080
+    keys: Path | None = None
+    origins: tuple[str, ...] = ()
+    host_names: tuple[str, ...] = ()
+    settings: Settings
+    log_requests: bool = False
+
+
+def run(options: ServeOptions) -> int:
+    """Serve until told to stop; returns the exit code."""
+    if options.log_requests:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    try:
+        access = _access(options)
+        with (
+            _listen(options.host, options.port) as listener,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop,
+        ):
+            loop.run(_serve(options, access, listener))
+    except ValueError as error:
+        print(f"magister serve: {error}", file=sys.stderr)
+        return 2
+    except (OSError, RuntimeError) as error:
+        print(f"magister serve: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _serve(options: ServeOptions, access: Access, listener: socket.socket) -> None:
+    began = time.perf_counter()
+    async with opened(options.model, options.settings, access) as site:
+        (condition,) = site.look().values()
+        seconds = time.perf_counter() - began
+        _tell(options, site.house.models.cards[0], listener, f"ready in {seconds:.1f} s, {condition.facts['kernels']}")
+        config = uvicorn.Config(
+            site,
+            http="httptools",
+            loop="none",
+            lifespan="off",
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=int(DRAIN_SECONDS),
+        )
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _access(options: ServeOptions) -> Access:
+    local = _is_loopback(options.host)
+    hosts = None if not local and not options.host_names else frozenset({*LOOPBACK, *options.host_names})
+    return Access(keys=_keys(options), origins=frozenset(options.origins), hosts=hosts)
+
+
+def _keys(options: ServeOptions) -> Keys | None:
+    keys = read_keys(options.keys) if options.keys is not None else None
+    if keys is None and not _is_loopback(options.host):
+        raise ValueError(
+            f"--host {options.host}: without keys a server listens on this machine only; make one with "
+            "`magister keys add NAME --keys FILE` and start with `--keys FILE`"
+        )
+    return keys
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The listening socket; a port in use is found here and not after the weights are read."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise OSError(f"{host}:{port}: {error.strerror or error}") from None
+    return listener
+
+
+def _tell(options: ServeOptions, card: Card, listener: socket.socket, how: str) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    key = "" if options.keys is None else " -H 'Authorization: Bearer KEY'"
+    print(
+        f"{card.name} answers at {url} ({how}, {card.context:,} tokens of context)\n"
+        f"  chat page   {url}/\n"
+        f"  OpenAI      {url}/v1            Mistral {url}\n"
+        f"  Anthropic   {url}               Google  {url}\n"
+        f"  Puter       {url}/puter/v2/     API     {url}/docs\n"
+        f"  curl {url}/v1/chat/completions{key} -H 'content-type: application/json' \\\n"
+        f'    -d \'{{"model":"{card.name}","messages":[{{"role":"user","content":"What is 17 * 24?"}}]}}\'',
+        flush=True,
+    )

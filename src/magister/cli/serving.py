@@ -1,0 +1,154 @@
+"""A model behind the server's app, its engine in a process of its own: what `serve` listens with and `batch` asks.
+
+No torch here: this process renders, speaks the dialects and watches the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from magister.chat import LocalChat
+from magister.cli.engine_process import command
+from magister.cli.hub import shelf
+from magister.cli.places import beside, find, served_name
+from magister.cli.texts import Texts
+from magister.server.access import Access
+from magister.server.app import Site
+from magister.server.exchange import House
+from magister.server.fetch import Images
+from magister.server.health import Condition
+from magister.server.metrics import Metrics
+from magister.server.models import Models, Served
+from magister.server.pages import pages
+from magister.server.puter import GuestTokens, PuterContext, puter_app
+from magister.server.settings import Settings
+from magister.text.formats import Format, load_format
+from magister.text.render import Renderer
+from magister.text.tokenizer import TekkenPlan, Tokenizer, load_tokenizer, make_tokenizer
+from magister.wire.dialect import Card
+from magister.worker.supervisor import Supervisor
+
+DRAIN_SECONDS = 30.0
+"""That requests under way have left to end in, once a server is told to stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Which model, and how it is to run."""
+
+    model: str = "nano"
+    name: str = ""
+    """By which the model goes; empty for its own."""
+    answers: tuple[str, ...] = ()
+    """`NAME=MODEL`, each: names that another model answers for."""
+    placement: Mapping[str, str | int | None] = field(default_factory=dict)
+    """Fields of `Placement` for the engine's process; None for its own choice."""
+
+
+def signing_key() -> bytes:
+    """The key that signs thoughts and guests' tokens: the same over restarts, so that what clients hold stays good.
+
+    Kept beside pulled models' folder, readable by its owner only.
+    """
+    path = shelf.folder().parent / "signing-key"
+    with suppress(FileNotFoundError):
+        found = path.read_bytes()
+        if len(found) == 32:
+            return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    key = secrets.token_bytes(32)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(key)
+    part.replace(path)
+    return key
+
+
+@asynccontextmanager
+async def opened(options: ModelOptions, settings: Settings, access: Access) -> AsyncIterator[Site]:
+    """The app with its model ready; leaving it waits for requests under way, then ends the engine.
+
+    Raises `ValueError` for what a person can put right, `RuntimeError` where the engine does not start.
+    """
+    path, answers = find(options.model), _answers(options.answers)
+    with tempfile.TemporaryDirectory(prefix="magister-") as folder:
+        place = Path(folder) / "engine.sock"
+        supervisor = Supervisor(command(options.model, place, **options.placement), place)
+        try:
+            # The engine's process reads its weights while this one reads the tokenizer.
+            (tokenizer, form), _ = await asyncio.gather(asyncio.to_thread(_speech, path), supervisor.start())
+            served = _served(options, path, supervisor, tokenizer, form)
+            yield _site(served, supervisor, settings, access, answers)
+        finally:
+            await supervisor.drain(DRAIN_SECONDS)
+
+
+def _speech(path: Path) -> tuple[Tokenizer, Format]:
+    """How the model at `path` is spoken to. A folder without a Tekken file has Magistral's own vocabulary: the engine's
+    process refuses to start where that does not fit.
+    """
+    folder = beside(path)
+    own = folder / "tekken.json"
+    tokenizer = load_tokenizer(own) if own.is_file() else make_tokenizer(TekkenPlan())
+    return tokenizer, load_format(folder, tokenizer)
+
+
+def _served(options: ModelOptions, path: Path, supervisor: Supervisor, tokenizer: Tokenizer, form: Format) -> Served:
+    hello = supervisor.hello
+    card = Card(
+        name=options.name or served_name(options.model, path, form.name),
+        created=int(time.time()),
+        context=hello.context,
+        description=form.description,
+        vision=form.images,
+        temperature=form.sampling.temperature,
+    )
+    chat = LocalChat(supervisor, Renderer(tokenizer, form), context=hello.context)
+    return Served(
+        card=card,
+        chat=chat,
+        tokens=supervisor,
+        text=Texts(tokenizer, chat),
+        defaults={"temperature": form.sampling.temperature, "top_p": form.sampling.top_p},
+    )
+
+
+def _site(
+    served: Served, supervisor: Supervisor, settings: Settings, access: Access, answers: Mapping[str, str]
+) -> Site:
+    guests = GuestTokens(settings.signing_key)
+    house = House(
+        models=Models([served], answers),
+        access=replace(access, guest=guests.origin_of),
+        settings=settings,
+        metrics=Metrics(),
+        prepare=Images(settings),
+    )
+
+    hello = supervisor.hello
+    told = {"kernels": hello.kernels, "context": hello.context}
+
+    def look() -> Mapping[str, Condition]:
+        state = supervisor.state
+        facts = {**told, "process": state.process, **({"reason": state.reason} if state.reason else {})}
+        return {served.card.name: Condition(state.status, state.restarts, facts)}
+
+    return Site(house=house, look=look, pages=pages(house), puter=puter_app(PuterContext(house=house, guests=guests)))
+
+
+def _answers(given: tuple[str, ...]) -> dict[str, str]:
+    answers: dict[str, str] = {}
+    for one in given:
+        name, equals, model = one.partition("=")
+        if not (name and equals and model):
+            raise ValueError(f"--answer: {one!r} is not NAME=MODEL")
+        answers[name] = model
+    return answers
