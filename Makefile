@@ -1,4 +1,5 @@
-# The verbs of this repository. `make chat` and `make test` need nothing but Python 3.11 and make.
+# The verbs of this repository. `make serve` and `make chat` need nothing but Python 3.11 and make; `make test` also
+# runs the SDKs of Node and a browser where node, npm and chromium are there, and says where they are not.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,9 +7,14 @@ VENV ?= .venv
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: setup chat check test evaluate bench clean
+NODE := tests/server/node
 
-setup: $(VENV)/ready-dev
+.PHONY: setup serve chat check test evaluate bench clean
+
+setup: $(VENV)/ready-dev $(NODE)/ready
+
+serve: $(VENV)/ready
+	@$(BIN)/magister serve || [ $$? -eq 130 ]
 
 chat: $(VENV)/ready
 	@$(BIN)/magister chat || [ $$? -eq 130 ]
@@ -19,7 +25,7 @@ check: $(VENV)/ready-dev
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_architecture.py
 
-test: check
+test: check $(NODE)/ready
 	$(BIN)/pytest
 
 evaluate: $(VENV)/ready-dev
@@ -38,6 +44,11 @@ $(VENV)/ready: pyproject.toml
 
 $(VENV)/ready-dev: $(VENV)/ready
 	$(BIN)/pip install --quiet --editable '.[test,check,train]'
+	@touch $@
+
+$(NODE)/ready: $(NODE)/package.json
+	if command -v npm > /dev/null; then npm install --prefix $(NODE) --no-audit --no-fund --no-package-lock --silent; \
+	else echo "npm is not here: the tests of Node's SDKs will be skipped"; fi
 	@touch $@
 
 clean:

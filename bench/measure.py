@@ -41,15 +41,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Target:
-    """What a row has to reach; exactly one of the two."""
+    """What a row has to reach; exactly one of the three."""
 
     ratio: float | None = None
     """Ours over the peer's, at least."""
     most: float | None = None
     """Ours, at most."""
+    least: float | None = None
+    """Ours, at least."""
 
     def __post_init__(self) -> None:
-        assert (self.ratio is None) != (self.most is None)
+        assert len(self.named()) == 1
+
+    def named(self) -> dict[str, float]:
+        """What is asked, by its name."""
+        found = {"ratio": self.ratio, "most": self.most, "least": self.least}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 Rate = Callable[[Question, Answer], Sample]
@@ -91,10 +98,12 @@ def record(ours: Side, peer: Side | None, target: Target) -> dict[str, Any]:
     `reached` is None where the peer gave nothing to compare with.
     """
     found: dict[str, Any] = {"ours": _side(ours), "peer": None if peer is None else _side(peer)}
-    found["target"] = {"ratio": target.ratio} if target.ratio is not None else {"most": target.most}
+    found["target"] = target.named()
     reached: bool | None = None
     if target.most is not None and ours.samples:
         reached = ours.median <= target.most
+    if target.least is not None and ours.samples:
+        reached = ours.median >= target.least
     if peer is not None and peer.samples and ours.samples:
         pairs = list(zip(ours.samples, peer.samples, strict=True))
         found["ratio"] = _round(statistics.median(a.value / b.value for a, b in pairs))

@@ -113,7 +113,8 @@ def _asked(line: Line) -> str:
     target = line["target"]
     if "ratio" in target:
         return f"{target['ratio']:.3g}x"
-    return f"at most {target['most']:,.4g} {line['unit']}"
+    word, value = ("at least", target["least"]) if "least" in target else ("at most", target["most"])
+    return f"{word} {value:,.4g} {line['unit']}"
 
 
 def _word(line: Line) -> str:

@@ -74,6 +74,17 @@ def ours(model: Callable[[Bench], Path], *, pinned: bool = True, **placement: An
     return start
 
 
+def over_http(model: Callable[[Bench], Path], **placement: Any) -> Start:
+    """The same behind `magister serve`, which has all cores of the machine: two processes are the point of it."""
+
+    def start(bench: Bench) -> Worker:
+        settings = {"model": str(model(bench)), "placement": placement | {"threads": bench.pins.threads}}
+        pins = Pins(tuple(machine.usable_cores()), bench.pins.threads)
+        return Worker(environments.magister(), "http", settings, pins, bench.places.logs / "http.log")
+
+    return start
+
+
 def llama_cpp(model: Callable[[Bench], Path], context: int, *, threads: int | None = None) -> Start:
     """llama.cpp with a GGUF, on so many threads, or as many as all."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bench import rows, shapes, weights
+from bench import http, rows, shapes, weights
 from bench.measure import Target, decode, prefill, prompts, throughput
 from bench.process import Question
 from bench.rows import Ask, Bench, Outcome, Row, Start
@@ -96,6 +96,23 @@ def _alone(name: str, title: str, start: Start, gguf: Callable[[Bench], Path], t
         unit="tokens/s",
         target=Target(ratio=1.2),
         run=rows.against("llama.cpp bf16", start, peer, ask, decode),
+    )
+
+
+def _over_http(streams: int) -> Row:
+    plural = "s" if streams > 1 else ""
+    return Row(
+        name=f"http-{streams}",
+        title=f"nano over HTTP, {streams} stream{plural}, against its engine alone",
+        unit="tokens/s",
+        target=Target(ratio=0.9),
+        run=rows.against(
+            "the engine alone",
+            rows.over_http(_nano),
+            rows.ours(_nano),
+            asking(16, 512, streams),
+            throughput,
+        ),
     )
 
 
@@ -201,6 +218,28 @@ ROWS: tuple[Row, ...] = (
         run=rows.shared_prompt,
     ),
     *(_at_context(context) for context in CONTEXTS),
+    *(_over_http(streams) for streams in (1, 32)),
+    Row(
+        name="http-p50",
+        title="the server alone: median latency added at 1,000 requests/s",
+        unit="ms",
+        target=Target(most=1.0),
+        run=http.open_loop(50),
+    ),
+    Row(
+        name="http-p99",
+        title="the server alone: 99th percentile of it",
+        unit="ms",
+        target=Target(most=5.0),
+        run=http.open_loop(99),
+    ),
+    Row(
+        name="http-saturated",
+        title="the server alone, saturated, one core",
+        unit="requests/s",
+        target=Target(least=5000.0),
+        run=http.saturated,
+    ),
     Row(
         name="whole-memory",
         title=f"all {WHOLE} layers of the 24B shape, int4: decoding, 1 stream",

@@ -40,6 +40,8 @@ def test_the_ratio_is_the_median_of_pairs_and_not_that_of_medians() -> None:
 def test_a_figure_alone_is_held_to_its_limit() -> None:
     assert record(Side("us", samples(2, 3, 4)), None, Target(most=3))["reached"] is True
     assert record(Side("us", samples(2, 4, 4)), None, Target(most=3))["reached"] is False
+    assert record(Side("us", samples(2, 3, 4)), None, Target(least=3))["reached"] is True
+    assert record(Side("us", samples(2, 2, 4)), None, Target(least=3))["reached"] is False
 
 
 def test_a_peer_that_does_not_run_leaves_our_figure_and_its_reason() -> None:
