@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.request import Request, urlopen
 
+_MAGISTER = "from magister.cli.main import main; main()"
+
 
 @contextmanager
 def served(*flags: str) -> Iterator[str]:
     """The base URL of a server until the block ends; it is told to stop as an operator would tell it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "magister", "serve", "--port", "0", *flags],
+        [sys.executable, "-c", _MAGISTER, "serve", "--port", "0", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -38,6 +40,7 @@ def served(*flags: str) -> Iterator[str]:
         process.terminate()
         code = process.wait(40)
         rest.join(5)
+        process.stdout.close()
     assert code == 0, said
 
 

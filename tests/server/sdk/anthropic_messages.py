@@ -64,7 +64,7 @@ def _turns(chat: Any) -> Turns:
         chat.count_tokens(model="nano", messages=[USER, {"role": "assistant", "content": turn}, USER]).input_tokens
         for turn in (first.content, spoken)
     )
-    return {"thinking": first.usage.output_tokens_details.thinking_tokens, "replayed": replayed, "bare": bare}
+    return {"replayed": replayed, "bare": bare}
 
 
 def _called(chat: Any) -> Called:
@@ -73,7 +73,7 @@ def _called(chat: Any) -> Called:
     named = chat.create(**ROOM, messages=[USER], tools=TOOLS, tool_choice={"type": "tool", "name": CLOCK})
     results = [{"type": "tool_result", "tool_use_id": call.id, "content": "12"} for call in calls]
     turns = [USER, {"role": "assistant", "content": first.content}, {"role": "user", "content": results}]
-    after = chat.create(**ROOM, messages=turns, tools=TOOLS, tool_choice={"type": "none"})
+    after = chat.create(model="nano", max_tokens=16, messages=turns, tools=TOOLS, tool_choice={"type": "none"})
     return {
         "name": calls[0].name,
         "arguments": calls[0].input,

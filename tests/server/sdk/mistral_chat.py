@@ -7,7 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 from mistralai.client import Mistral, errors
-from tests.server.sdk.said import CLOCK, FORM, LONG, PARAMETERS, QUESTION, WEATHER, Answered, Called, Said, Streamed, Turns, Wrong
+from tests.server.sdk.said import (
+    CLOCK,
+    FORM,
+    LONG,
+    PARAMETERS,
+    QUESTION,
+    WEATHER,
+    Answered,
+    Called,
+    Said,
+    Streamed,
+    Turns,
+    Wrong,
+)
 
 USER: Any = {"role": "user", "content": QUESTION}
 TOOLS: Any = [
@@ -68,8 +81,7 @@ def _turns(chat: Any) -> Turns:
         chat.complete(model="nano", max_tokens=1, messages=[USER, turn, USER]).usage.prompt_tokens
         for turn in (message, spoken)
     )
-    # Mistral's usage does not say how much of a reply was thought: what the text alone would be is subtracted.
-    return {"thinking": -1, "replayed": replayed, "bare": bare}
+    return {"replayed": replayed, "bare": bare}
 
 
 def _called(chat: Any) -> Called:
@@ -77,7 +89,9 @@ def _called(chat: Any) -> Called:
     choice = {"type": "function", "function": {"name": CLOCK}}
     named = chat.complete(model="nano", messages=[USER], tools=TOOLS, tool_choice=choice).choices[0].message
     results = [{"role": "tool", "tool_call_id": one.id, "content": "12"} for one in message.tool_calls]
-    after = chat.complete(model="nano", messages=[USER, message, *results], tools=TOOLS, tool_choice="none")
+    after = chat.complete(
+        model="nano", messages=[USER, message, *results], tools=TOOLS, tool_choice="none", max_tokens=16
+    )
     arguments = message.tool_calls[0].function.arguments
     return {
         "name": message.tool_calls[0].function.name,

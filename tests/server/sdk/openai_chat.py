@@ -66,8 +66,7 @@ def _turns(chat: Any) -> Turns:
         chat.create(model="nano", max_tokens=1, messages=[USER, turn, USER]).usage.prompt_tokens
         for turn in (message, {"role": "assistant", "content": message.content})
     )
-    thinking = first.usage.completion_tokens_details.reasoning_tokens
-    return {"thinking": thinking, "replayed": replayed, "bare": bare}
+    return {"replayed": replayed, "bare": bare}
 
 
 def _called(chat: Any) -> Called:
@@ -76,7 +75,9 @@ def _called(chat: Any) -> Called:
     choice = {"type": "function", "function": {"name": CLOCK}}
     named = chat.create(model="nano", messages=[USER], tools=TOOLS, tool_choice=choice).choices[0].message
     results = [{"role": "tool", "tool_call_id": one.id, "content": "12"} for one in message.tool_calls]
-    after = chat.create(model="nano", messages=[USER, message, *results], tools=TOOLS, tool_choice="none")
+    after = chat.create(
+        model="nano", messages=[USER, message, *results], tools=TOOLS, tool_choice="none", max_tokens=16
+    )
     return {
         "name": call.function.name,
         "arguments": json.loads(call.function.arguments),

@@ -6,7 +6,19 @@ import json
 from typing import Any
 
 from tests.server.sdk.openai_chat import client, wrong
-from tests.server.sdk.said import CLOCK, FORM, LONG, PARAMETERS, QUESTION, WEATHER, Answered, Called, Said, Streamed, Turns
+from tests.server.sdk.said import (
+    CLOCK,
+    FORM,
+    LONG,
+    PARAMETERS,
+    QUESTION,
+    WEATHER,
+    Answered,
+    Called,
+    Said,
+    Streamed,
+    Turns,
+)
 
 USER: Any = {"role": "user", "content": QUESTION}
 TOOLS: Any = [
@@ -60,7 +72,7 @@ def _turns(ask: Any) -> Turns:
         ask.create(model="nano", max_output_tokens=16, input=[USER, *turn, USER]).usage.input_tokens
         for turn in (first.output, spoken)
     )
-    return {"thinking": first.usage.output_tokens_details.reasoning_tokens, "replayed": replayed, "bare": bare}
+    return {"replayed": replayed, "bare": bare}
 
 
 def _called(ask: Any) -> Called:
@@ -69,7 +81,9 @@ def _called(ask: Any) -> Called:
     choice = {"type": "function", "name": CLOCK}
     named = ask.create(model="nano", input=QUESTION, tools=TOOLS, tool_choice=choice)
     results = [{"type": "function_call_output", "call_id": call.call_id, "output": "12"} for call in calls]
-    after = ask.create(model="nano", input=[USER, *first.output, *results], tools=TOOLS, tool_choice="none")
+    after = ask.create(
+        model="nano", input=[USER, *first.output, *results], tools=TOOLS, tool_choice="none", max_output_tokens=16
+    )
     return {
         "name": calls[0].name,
         "arguments": json.loads(calls[0].arguments),

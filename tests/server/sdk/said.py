@@ -42,8 +42,6 @@ class Streamed(Answered):
 class Turns(TypedDict):
     """A second turn's prompt, in tokens."""
 
-    thinking: int
-    """Of the first turn, as its usage said."""
     replayed: int
     """Of the prompt with the first turn as the SDK gave it."""
     bare: int
