@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import math
+import random
 import time
 from dataclasses import replace
 from typing import Any
@@ -35,7 +36,7 @@ from tests.engine.world import (
     whole_logits,
 )
 
-from magister.engine.grammar import Grammars
+from magister.engine.grammar import Grammars, Guide
 from magister.engine.randomness import uniform
 from magister.engine.reply import NOTHING_TO_DRAW
 from magister.engine.vocabulary import Vocabulary
@@ -57,6 +58,7 @@ PERSON: dict[str, Any] = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+COMPILED = Grammars(VOCABULARY).compile(json_grammar(PERSON))
 
 
 def said(reply: Reply) -> bytes:
@@ -319,6 +321,50 @@ def test_guesses_that_break_the_grammar_are_not_made() -> None:
     assert load.right > 0
 
 
+@settings(max_examples=60, deadline=None)
+@given(luck=st.randoms(use_true_random=False), open_at=st.sampled_from(OpenAt))
+def test_looking_along_a_draft_is_saying_it_and_leaves_no_trace(luck: random.Random, open_at: OpenAt) -> None:
+    guide = COMPILED.follow(open_at)
+    said_so_far: list[int] = []
+    while len(said_so_far) < 30:
+        now = guide.allowed()
+        draft = guide.fit((*walk(said_so_far, open_at, luck), luck.choice([END, UNUSED, one(b"x")])))
+        masks = guide.along(draft)
+        assert [masks[0], guide.allowed()] == [now, now]
+        twin = follow(said_so_far, open_at)
+        for id_, mask in zip(draft, masks, strict=False):
+            assert mask == twin.allowed()
+            assert mask[id_ // 8] >> id_ % 8 & 1
+            twin.push(id_)
+        assert masks[-1] == twin.allowed()
+        (id_,) = walk(said_so_far, open_at, luck, 1)
+        if id_ == END:
+            break
+        guide.push(id_)
+        said_so_far.append(id_)
+
+
+def follow(ids: list[int], open_at: OpenAt) -> Guide:
+    """A guide that has followed so far."""
+    guide = COMPILED.follow(open_at)
+    for id_ in ids:
+        guide.push(id_)
+    return guide
+
+
+def walk(ids: list[int], open_at: OpenAt, luck: random.Random, count: int = 6) -> list[int]:
+    """Some tokens that may follow, tags more often than not."""
+    guide = follow(ids, open_at)
+    more: list[int] = []
+    while len(more) < count and END not in more:
+        mask = guide.allowed()
+        choices = [id_ for id_ in range(len(PIECES)) if mask[id_ // 8] >> id_ % 8 & 1]
+        tags = [id_ for id_ in choices if id_ in (THINK, END_THINK)]
+        more.append(luck.choice(tags if tags and luck.random() < 0.6 else choices))
+        guide.push(more[-1])
+    return more
+
+
 def test_where_tokens_run_out_within_the_grammar_it_is_the_length() -> None:
     with speaking() as engine:
         for count in (1, 5, 20):
@@ -437,10 +483,10 @@ def test_the_real_vocabulary_is_quick(magistral: Tokenizer) -> None:
     seconds, sizes = [], []
     for id_ in (magistral.id("[THINK]"), magistral.id("[/THINK]"), *magistral.encode_text(text), 2):
         began = time.perf_counter()
-        mask_w = guide.allowed()
+        mask = guide.allowed()
         seconds.append(time.perf_counter() - began)
-        assert mask_w[id_ // 8] >> id_ % 8 & 1, magistral.token_name(id_)
-        sizes.append(sum(int(byte).bit_count() for byte in mask_w.tolist()))
+        assert mask[id_ // 8] >> id_ % 8 & 1, magistral.token_name(id_)
+        sizes.append(int.from_bytes(mask, "little").bit_count())
         guide.push(id_)
     assert (sizes[-1], guide.error) == (1, None), "only the end is left"
     assert max(sizes) > 100_000, "in a thought, and in a string"

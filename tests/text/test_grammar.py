@@ -261,8 +261,8 @@ def test_what_we_admit_mistral_common_admits(fields: dict[str, Any], version: st
         luck, guide = random.Random(seed), grammar.follow(OpenAt.ANSWER)
         ids: list[int] = []
         while len(ids) < 120:
-            mask_w = guide.allowed().tolist()
-            choices = [id_ for id_ in range(here.tokenizer.size) if mask_w[id_ // 8] >> id_ % 8 & 1]
+            mask = guide.allowed()
+            choices = [id_ for id_ in range(here.tokenizer.size) if mask[id_ // 8] >> id_ % 8 & 1]
             if 2 in choices and (len(choices) == 1 or luck.random() < 0.1):
                 break
             ids.append(luck.choice([id_ for id_ in choices if id_ not in never]))

@@ -6,9 +6,7 @@ end is the grammar's. In a thought that a grammar waits for no control token is 
 reply could end, or call, around the grammar.
 
 Masks rule tokens out and choose nothing: of several ways to spell what a grammar demands each remains possible. Knows
-bytes and ids; no text, no logits, no callers.
-
-Shapes: w bytes of a mask, eight ids each, the lowest id in the lowest bit.
+bytes and ids; no text, no tensors, no callers.
 """
 
 from __future__ import annotations
@@ -20,9 +18,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from enum import Enum, auto
 
-import torch
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
-from torch import Tensor
 
 from magister.engine.vocabulary import Vocabulary
 from magister.types import OpenAt, Refused
@@ -57,7 +53,7 @@ class Grammars:
         """Cheap: what llguidance must know of the vocabulary is worked out for the first grammar."""
         self._vocabulary = vocabulary
         self._lock = threading.Lock()
-        self._tokens: tuple[LLTokenizer, Tensor] | None = None
+        self._tokens: tuple[LLTokenizer, bytes] | None = None
         self._known: OrderedDict[str, Grammar] = OrderedDict()
 
     def compile(self, text: str) -> Grammar:
@@ -71,7 +67,7 @@ class Grammars:
                 return self._known[text]
             if self._tokens is None:
                 self._tokens = _tokenizer(self._vocabulary), _thought_mask(self._vocabulary)
-            tokenizer, thought_w = self._tokens
+            tokenizer, thought = self._tokens
         if len(text) > _LARGEST:
             raise Refused("grammar", f"has {len(text)} characters, at most {_LARGEST} are compiled")
         matcher = LLMatcher(tokenizer, _unforced(text), log_level=0, limits=LLParserLimits(verbose_errors=False))
@@ -79,7 +75,7 @@ class Grammars:
         matcher.compute_bitmask()
         if matcher.is_error():
             raise Refused("grammar", _error(matcher))
-        grammar = Grammar(matcher, self._vocabulary, thought_w)
+        grammar = Grammar(matcher, self._vocabulary, thought)
         with self._lock:
             self._known[text] = grammar
             while len(self._known) > _KEPT:
@@ -90,26 +86,26 @@ class Grammars:
 class Grammar:
     """A compiled grammar."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: Vocabulary, thought_w: Tensor) -> None:
+    def __init__(self, matcher: LLMatcher, vocabulary: Vocabulary, thought: bytes) -> None:
         """Made by `Grammars`."""
         self._matcher = matcher
         self._vocabulary = vocabulary
-        self._thought_w = thought_w
+        self._thought = thought
 
     def follow(self, open_at: OpenAt) -> Guide:
         """A guide through one reply to a prompt that ends there. On one thread at a time."""
-        return Guide(self._matcher.deep_copy(), self._vocabulary, self._thought_w, open_at)
+        return Guide(self._matcher.deep_copy(), self._vocabulary, self._thought, open_at)
 
 
 class Guide:
     """What one reply may say next, followed one token at a time."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: Vocabulary, thought_w: Tensor, open_at: OpenAt) -> None:
+    def __init__(self, matcher: LLMatcher, vocabulary: Vocabulary, thought: bytes, open_at: OpenAt) -> None:
         """Made by `Grammar`; `matcher` is at the grammar's beginning, and nobody else's."""
         self._matcher = matcher
         self._think, self._end_think, self._end = vocabulary.think, vocabulary.end_think, vocabulary.end
         self._pieces = vocabulary.pieces
-        self._thought_w = thought_w
+        self._thought = thought
         self._at = _At.ANSWER if vocabulary.think is None else _OPEN[open_at]
 
     @property
@@ -117,20 +113,16 @@ class Guide:
         """Why the grammar cannot be followed any further; from then on nothing is allowed."""
         return f"the grammar cannot be followed: {_error(self._matcher)}" if self._matcher.is_error() else None
 
-    def allowed(self) -> Tensor:
-        """Which tokens may come next, uint8 [w]. Not to be written to."""
+    def allowed(self) -> bytes:
+        """Which tokens may come next: eight ids a byte, the lowest in the lowest bit."""
         if self._at is _At.THOUGHT:
-            return self._thought_w
-        mask_w = torch.empty_like(self._thought_w)
-        self._matcher.unsafe_compute_mask_ptr(mask_w.data_ptr(), mask_w.numel())
+            return self._thought
+        mask = self._matcher.compute_bitmask()
         if self._matcher.is_error():
-            return mask_w.zero_()
-        if self._at is _At.START:
-            assert self._think is not None
-            mask_w[self._think // 8] |= 1 << self._think % 8
-        return mask_w
+            return bytes(len(mask))
+        return mask if self._at is _At.ANSWER else self._or_think(mask)
 
-    def along(self, draft: Sequence[int]) -> list[Tensor]:
+    def along(self, draft: Sequence[int]) -> list[bytes]:
         """`allowed` now and after each token of `draft`, which must fit; nothing is followed for good."""
         masks = [self.allowed()]
         at, consumed = self._at, 0
@@ -175,6 +167,12 @@ class Guide:
         self._at = _At.ANSWER
         return self._matcher.consume_token(id_)
 
+    def _or_think(self, mask: bytes) -> bytes:
+        assert self._think is not None
+        wider = bytearray(mask)
+        wider[self._think // 8] |= 1 << self._think % 8
+        return bytes(wider)
+
 
 class _Tokens:
     """A vocabulary as llguidance's wrapper takes one: control tokens have names that no text is."""
@@ -194,13 +192,13 @@ def _tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
     return LLTokenizer(TokenizerWrapper(_Tokens(vocabulary)))
 
 
-def _thought_mask(vocabulary: Vocabulary) -> Tensor:
-    """What may be said in a thought, uint8 [w]: all text, and the token that ends it."""
-    w = (len(vocabulary.pieces) + 31) // 32 * 4
-    allowed = [id_ for id_, piece in enumerate(vocabulary.pieces) if piece or id_ == vocabulary.end_think]
-    bits = torch.zeros(w * 8, dtype=torch.uint8)
-    bits[allowed] = 1
-    return (bits.view(w, 8) << torch.arange(8, dtype=torch.uint8)).sum(dim=1, dtype=torch.uint8)
+def _thought_mask(vocabulary: Vocabulary) -> bytes:
+    """What may be said in a thought: all text, and the token that ends it."""
+    mask = bytearray(-(-len(vocabulary.pieces) // 8))
+    for id_, piece in enumerate(vocabulary.pieces):
+        if piece or id_ == vocabulary.end_think:
+            mask[id_ // 8] |= 1 << id_ % 8
+    return bytes(mask)
 
 
 def _unforced(text: str) -> str:

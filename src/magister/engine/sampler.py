@@ -30,6 +30,9 @@ _MANY = 1 << 15
 _STRIPE = 128
 """Numbers from which on, and stripes in which, the largest is looked for before its place (a quarter of the time)."""
 
+_KEPT_MASKS = 32
+"""Masks that are kept as numbers to add: half a megabyte each for the largest vocabulary."""
+
 
 class Row(NamedTuple):
     """What one row of logits is drawn under."""
@@ -43,8 +46,8 @@ class Row(NamedTuple):
     """The token to take whatever the logits say."""
     banned: int | None = None
     """A token not to draw."""
-    allowed: Tensor | None = None
-    """The only tokens to draw, uint8 [w], on the CPU: eight ids a byte, the lowest in the lowest bit. None is all."""
+    allowed: bytes | None = None
+    """The only tokens to draw: eight ids a byte, the lowest in the lowest bit. None is all."""
 
 
 class Report(NamedTuple):
@@ -94,7 +97,8 @@ class Sampler:
         if self._never:
             self._never_v = torch.zeros(vocab_size, device=device)
             self._never_v[sorted(self._never)] = -math.inf
-        self._bans_n8 = _bans(device)
+        self._bits_n8 = _bits(device)
+        self._bans: dict[bytes, Tensor] = {}
         self._x_bv = torch.empty(0, vocab_size, device=device)
         self._masses_bv = torch.empty(0, vocab_size, dtype=torch.float64, device=device)
         self._views: dict[int, tuple[Tensor, Tensor]] = {}
@@ -164,18 +168,27 @@ class Sampler:
         self._rule_out(x_bv, rows)
 
     def _rule_out(self, x_bv: Tensor, rows: Sequence[Row]) -> None:
-        """Leaves rows that have a mask what it allows; ids beyond the mask are none of the vocabulary's."""
-        masks = [row.allowed for row in rows if row.allowed is not None]
-        if not masks:
-            return
-        masks_rw = torch.stack(masks).to(x_bv.device)
-        # Eight ids at a time, by far the fastest way to unpack bits: as an embedding of bytes.
-        bans_rv = functional.embedding(masks_rw.int(), self._bans_n8).view(len(masks), -1)
-        width = min(bans_rv.shape[1], x_bv.shape[1])
-        if len(masks) == len(rows):
-            x_bv[:, :width].add_(bans_rv[:, :width])
-        else:
-            x_bv[[index for index, row in enumerate(rows) if row.allowed is not None], :width] += bans_rv[:, :width]
+        """Leaves rows that have a mask what it allows."""
+        for index, row in enumerate(rows):
+            if row.allowed is not None:
+                x_bv[index].add_(self._bans_of(row.allowed))
+
+    def _bans_of(self, allowed: bytes) -> Tensor:
+        """What a mask adds to logits, [v]: nothing, or minus infinity. Kept, since masks come again: all through a
+        string, say, there are two or three.
+        """
+        bans_v = self._bans.pop(allowed, None)
+        if bans_v is None:
+            # Eight ids at a time, by far the fastest way to unpack bits: as an embedding of bytes.
+            bytes_w = torch.frombuffer(bytearray(allowed), dtype=torch.uint8).to(self._bits_n8.device).int()
+            bans_v = torch.full((self._x_bv.shape[1],), -math.inf, device=bytes_w.device)
+            known = functional.embedding(bytes_w, self._bits_n8).flatten()[: len(bans_v)]
+            bans_v[: len(known)] = known
+        # The last one used comes last.
+        self._bans[allowed] = bans_v
+        if len(self._bans) > _KEPT_MASKS:
+            del self._bans[next(iter(self._bans))]
+        return bans_v
 
     def _memory(self, raw_bv: Tensor) -> tuple[Tensor, Tensor]:
         """Room for a step's logits and masses, float32 and float64 [b, v], the same for each step of as many rows."""
@@ -189,7 +202,7 @@ class Sampler:
         return self._views[rows]
 
 
-def _bans(device: torch.device) -> Tensor:
+def _bits(device: torch.device) -> Tensor:
     """What each byte of a mask adds to the logits of its eight ids, [256, 8]: nothing, or minus infinity."""
     bits_n8 = torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device) & 1
     return torch.where(bits_n8 == 1, 0.0, -math.inf)
@@ -241,7 +254,7 @@ def _largest(x_bv: Tensor) -> tuple[Tensor, Tensor]:
 
 def _allows(row: Row, id_: int) -> bool:
     """Whether a row's mask, if it has one, has an id of the vocabulary."""
-    return row.allowed is None or bool(int(row.allowed[id_ // 8]) >> id_ % 8 & 1)
+    return row.allowed is None or bool(row.allowed[id_ // 8] >> id_ % 8 & 1)
 
 
 def _is_plain(row: Row) -> bool:

@@ -268,21 +268,17 @@ class Writer:
         if state.calls:
             calls = enumerate(call for _, call in sorted(state.calls.items()))
             delta["tool_calls"] = [_call(self._stamp, event.choice, at, call) for at, call in calls]
-        usage = b'"usage":%b,' % _encode(_usage(self._usages)) if self._unfinished <= 0 else b""
-        said = self._frame(state, delta, _FINISH[event.reason])
-        out.append(self._head + b"," + usage + said[len(self._head) + 1 :])
+        usage = _usage(self._usages) if self._unfinished <= 0 else None
+        out.append(self._frame(state, delta, _FINISH[event.reason], usage))
 
-    def _frame(self, state: _State, delta: dict[str, Any], finish: str | None = None) -> bytes:
-        logprobs = b"null"
-        if state.tokens and self._logprobs:
-            logprobs = _encode(_logprobs(state.tokens))
+    def _frame(
+        self, state: _State, delta: dict[str, Any], finish: str | None = None, usage: dict[str, Any] | None = None
+    ) -> bytes:
+        logprobs = _logprobs(state.tokens) if state.tokens and self._logprobs else None
         state.tokens = []
-        return b'%b%b,"finish_reason":%b,"logprobs":%b}]}\n\n' % (
-            state.opening,
-            _encode(delta),
-            _encode(finish),
-            logprobs,
-        )
+        said = state.opening + _encode(delta) + b',"finish_reason":%b' % _encode(finish)
+        cost = b"" if usage is None else b',"usage":%b' % _encode(usage)
+        return b'%b,"logprobs":%b}]%b}\n\n' % (said, _encode(logprobs), cost)
 
 
 def _content(state: _State, text: str) -> str | list[dict[str, Any]]:

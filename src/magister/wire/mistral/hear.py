@@ -23,7 +23,8 @@ def read_error(status: int, body: bytes) -> Fault:
         said = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return read_openai_error(status, body)
-    detail = said.get("detail")
+    message = said.get("message")
+    detail = message.get("detail") if isinstance(message, dict) else said.get("detail")
     if isinstance(detail, list) and detail and isinstance(detail[0], dict):
         unknown = detail[0].get("type") == "extra_forbidden"
         kind = Kind.UNKNOWN_FIELD if unknown else Kind.INVALID
@@ -32,7 +33,7 @@ def read_error(status: int, body: bytes) -> Fault:
         return read_openai_error(status, body)
     told = read_openai_error(status, msgspec.json.encode({"error": said}))
     code = said.get("code")
-    return msgspec.structs.replace(told, kind=Kind(code)) if code in set(Kind) else told
+    return msgspec.structs.replace(told, kind=Kind(code)) if isinstance(code, str) and code in set(Kind) else told
 
 
 def _field(place: object) -> str:

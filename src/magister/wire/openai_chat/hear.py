@@ -41,11 +41,11 @@ _BYTE = Annotated[int, msgspec.Meta(ge=0, le=255)]
 class _Alternative(msgspec.Struct):
     logprob: float
     token: str = ""
-    bytes: list[_BYTE] | None = None
+    raw: list[_BYTE] | None = msgspec.field(default=None, name="bytes")
     token_id: int = -1
 
     def data(self) -> bytes:
-        return self.token.encode() if self.bytes is None else b"".join(one.to_bytes() for one in self.bytes)
+        return self.token.encode() if self.raw is None else bytes(self.raw)
 
 
 class _Token(_Alternative):
