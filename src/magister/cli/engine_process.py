@@ -56,12 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threading.Thread(target=_end_with_stdin, args=(path,), name="magister-parent", daemon=True).start()
     from magister.cli import compose
     from magister.cli.placement import Placement
+    from magister.types import Sampling
 
     try:
         how = Placement(**{name: getattr(options, name) for name in _FLAGS if getattr(options, name) is not None})
         loaded = compose.load(options.model, how, own_process=True)
     except ValueError as error:
         return _refuse(error)
+    # What llguidance must know of the vocabulary: now, rather than in the first request that wants JSON.
+    loaded.engine.prepare(Sampling(grammar='start: ""'))
     # All that was loaded stays; looking through it for garbage would only cost steps.
     gc.collect()
     gc.freeze()
