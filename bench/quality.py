@@ -35,6 +35,7 @@ from torch import Tensor
 
 from magister.cli import compose
 from magister.cli.placement import Placement
+from magister.cli.places import find
 from magister.evals.pass_at_1 import measure, problems
 from magister.kernels.quantized import dequantize
 from magister.model import weights
@@ -296,7 +297,7 @@ def main() -> int:
     parser.add_argument("--kernels", default="auto", help="for the answers: auto, torch, or an instruction set")
     parser.add_argument("--method", action="append", choices=sorted(known), help="default: all")
     asked = parser.parse_args()
-    folder = compose.find(asked.model)
+    folder = find(asked.model)
     chosen = [known[name] for name in asked.method] if asked.method else list(known.values())
     torch.set_num_threads(1)
     if asked.networks:

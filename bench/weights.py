@@ -19,7 +19,7 @@ import torch
 
 from bench import environments, shapes
 from bench.places import ROOT, Places
-from magister.cli import compose
+from magister.cli.places import find
 from magister.kernels.quantized import Format, Quantized
 from magister.model import weights
 from magister.model.config import ModelConfig
@@ -37,7 +37,7 @@ DEVIATIONS = {Format.INT4: 4.6, Format.INT8: 73.0}
 
 def nano() -> Path:
     """The shipped checkpoint's folder."""
-    return compose.find("nano")
+    return find("nano")
 
 
 def small(places: Places) -> Path:

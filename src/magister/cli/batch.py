@@ -47,12 +47,16 @@ def run(options: BatchOptions) -> int:
     try:
         lines = list(read(options.source))
         done = answered(options.target)
-        waiting = [line for line in lines if line.custom_id not in done]
-        failed = asyncio.run(_run(options, waiting)) if waiting else 0
     except (ValueError, OSError) as error:
         print(f"magister batch: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
+    waiting = [line for line in lines if line.custom_id not in done]
+    try:
+        failed = asyncio.run(_run(options, waiting)) if waiting else 0
+    except ValueError as error:
+        print(f"magister batch: {error}", file=sys.stderr)
+        return 2
+    except (OSError, RuntimeError) as error:
         print(f"magister batch: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -84,8 +88,12 @@ def read(source: Path) -> Iterator[Line]:
 
 def answered(target: Path) -> set[str]:
     """Whose answers are in a file. A last line that was cut off is taken away from it, so that it is written again."""
+    if not target.parent.is_dir():
+        raise ValueError(f"{target}: there is no folder {target.parent}")
     if not target.exists():
         return set()
+    if not target.is_file():
+        raise ValueError(f"{target}: answers go to a file, which is read again to go on")
     data = target.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
@@ -118,9 +126,13 @@ async def _run(options: BatchOptions, waiting: list[Line]) -> int:
                 out.flush()
                 bar.advance(task)
 
-            async with asyncio.TaskGroup() as group:
-                for line in waiting:
-                    group.create_task(one(line))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for line in waiting:
+                        group.create_task(one(line))
+            except ExceptionGroup as errors:
+                # The first is why the others were given up, a full disk for example.
+                raise errors.exceptions[0] from None
     return failed
 
 

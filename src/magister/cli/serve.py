@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,31 +40,59 @@ class ServeOptions:
 def run(options: ServeOptions) -> int:
     """Serve until told to stop; returns the exit code."""
     if options.log_requests:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+        _log_requests()
     try:
         access = _access(options)
         with (
             _listen(options.host, options.port) as listener,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop,
         ):
-            loop.run(_serve(options, access, listener))
+            return loop.run(_until_told(options, access, listener))
     except ValueError as error:
         print(f"magister serve: {error}", file=sys.stderr)
         return 2
     except (OSError, RuntimeError) as error:
         print(f"magister serve: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
 
 
-async def _serve(options: ServeOptions, access: Access, listener: socket.socket) -> None:
+def _log_requests() -> None:
+    """Lines of requests to standard error, and of nothing else: what libraries have to say is not asked for."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log = logging.getLogger("magister.access")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+async def _until_told(options: ServeOptions, access: Access, listener: socket.socket) -> int:
+    """Serves until SIGTERM or Ctrl-C; returns the exit code: 0, or 130 for the latter."""
+    loop, code, servers = asyncio.get_running_loop(), 0, list[uvicorn.Server]()
+    serving = loop.create_task(_serve(options, access, listener, servers))
+
+    def told(number: signal.Signals) -> None:
+        nonlocal code
+        code = 130 if number is signal.SIGINT else 0
+        # Uvicorn hears signals itself while it serves, and repeats them when it has ended in order: not to be hurried.
+        for server in servers:
+            server.should_exit = True
+        if not servers:
+            serving.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told, number)
+    with suppress(asyncio.CancelledError):
+        await serving
+    return code
+
+
+async def _serve(options: ServeOptions, access: Access, listener: socket.socket, servers: list[uvicorn.Server]) -> None:
+    """Adds the server to `servers` once there is one to be told to stop."""
     began = time.perf_counter()
     async with opened(options.model, options.settings, access) as site:
         (condition,) = site.look().values()
         seconds = time.perf_counter() - began
-        _tell(options, site.house.models.cards[0], listener, f"ready in {seconds:.1f} s, {condition.facts['kernels']}")
         config = uvicorn.Config(
             site,
             http="httptools",
@@ -71,9 +101,15 @@ async def _serve(options: ServeOptions, access: Access, listener: socket.socket)
             access_log=False,
             log_level="warning",
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=int(DRAIN_SECONDS),
         )
-        await uvicorn.Server(config).serve(sockets=[listener])
+        servers.append(server := uvicorn.Server(config))
+        _tell(options, site.house.models.cards[0], listener, f"ready in {seconds:.1f} s, {condition.facts['kernels']}")
+        await server.serve(sockets=[listener])
+        if server.force_exit:
+            for task in server.server_state.tasks:
+                task.cancel()
 
 
 def _access(options: ServeOptions) -> Access:

@@ -16,10 +16,10 @@ import msgspec
 from magister.server.exchange import BROKE_OFF, House, Route, Talk
 from magister.server.faults import Rejected
 from magister.server.models import Resolved, TextTools
-from magister.types import Chunk, FinishReason, Prompt, Sampling, Timings, TokenModel, Usage
+from magister.types import Chunk, FinishReason, Prompt, Sampling, Timings, TokenModel, TooLong, Usage
 from magister.wire import openai_completions as wire
 from magister.wire.dialect import Stamp
-from magister.wire.fault import Fault, Kind
+from magister.wire.fault import BadRequest, Fault, Kind
 from magister.wire.openai_completions import CompletionAsked, Piece
 
 
@@ -80,7 +80,7 @@ class CompletionTalk:
     async def _one(self, number: int, ids: tuple[int, ...]) -> AsyncGenerator[Piece | Usage, None]:
         first = number * self._sampling.n
         voices: dict[int, _Voice] = {}
-        async with aclosing(self._model.generate(Prompt(ids), self._sampling)) as chunks:
+        async with aclosing(self._chunks(number, ids)) as chunks:
             async for chunk in chunks:
                 if chunk.choice not in voices:
                     voices[chunk.choice] = _Voice(first + chunk.choice, self._text, self._asked, ids)
@@ -97,6 +97,19 @@ class CompletionTalk:
                         timings=chunk.timings or Timings(),
                         choice=first + chunk.choice,
                     )
+
+    async def _chunks(self, number: int, ids: tuple[int, ...]) -> AsyncGenerator[Chunk, None]:
+        """What the model says. Raises what it raises, `prompt` called by the name it has here."""
+        field = "prompt" if len(self._prompts) == 1 else f"prompt[{number}]"
+        try:
+            async with aclosing(self._model.generate(Prompt(ids), self._sampling)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except TooLong as error:
+            raise BadRequest(field, str(error), Kind.TOO_LONG) from None
+        except ValueError as error:
+            said = str(error).removeprefix("ids: ")
+            raise (error if said == str(error) else BadRequest(field, said)) from None
 
     def usages(self, items: Sequence[Piece | Usage]) -> list[Usage]:
         """See `Talk`."""
@@ -182,13 +195,12 @@ class _Voice:
     def _top(self, chunk: Chunk) -> tuple[dict[str, float] | None, ...]:
         if chunk.top is None:
             return (None,) * len(chunk.ids)
-        return tuple(
-            {
-                _shown(said): other.logprob
-                for other, said in zip(others, self._text.token_bytes([one.id for one in others]), strict=True)
-            }
-            for others in chunk.top
-        )
+        found = []
+        for others in chunk.top:
+            shown = map(_shown, self._text.token_bytes([one.id for one in others]))
+            # Parts of characters look alike: of those the likeliest is told, which comes first.
+            found.append({said: other.logprob for said, other in reversed([*zip(shown, others, strict=True)])})
+        return tuple(found)
 
 
 def _shown(said: bytes) -> str:

@@ -247,6 +247,8 @@ class Supervisor:
         steps, moved = -1, time.monotonic()
         while True:
             asked = asyncio.ensure_future(client.ping())
+            # Where the connection is lost, `ended` says so; the ping's own failure is no news.
+            asked.add_done_callback(lambda ping: ping.cancelled() or ping.exception())
             await asyncio.wait([asked], timeout=self._patience.pong)
             if client.ended.done():
                 asked.cancel()
