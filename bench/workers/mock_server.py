@@ -9,6 +9,7 @@ import sys
 import uvicorn
 import uvloop
 
+from magister.cli.http import GatheringProtocol
 from magister.server.access import Access
 from magister.server.app import Site
 from magister.server.exchange import House
@@ -34,7 +35,7 @@ def main() -> None:
         sys.stdout.write(f"mock at http://127.0.0.1:{listener.getsockname()[1]}\n")
         sys.stdout.flush()
         config = uvicorn.Config(
-            site, http="httptools", loop="none", lifespan="off", access_log=False, log_level="error"
+            site, http=GatheringProtocol, loop="none", lifespan="off", access_log=False, log_level="error"
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(uvicorn.Server(config).serve(sockets=[listener]))

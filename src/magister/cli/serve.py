@@ -16,6 +16,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from magister.cli.http import GatheringProtocol
 from magister.cli.serving import DRAIN_SECONDS, ModelOptions, opened
 from magister.server.access import LOOPBACK, Access, Keys
 from magister.server.keyfile import read as read_keys
@@ -95,7 +96,7 @@ async def _serve(options: ServeOptions, access: Access, listener: socket.socket,
         seconds = time.perf_counter() - began
         config = uvicorn.Config(
             site,
-            http="httptools",
+            http=GatheringProtocol,
             loop="none",
             lifespan="off",
             access_log=False,

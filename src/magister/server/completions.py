@@ -16,7 +16,7 @@ import msgspec
 from magister.server.exchange import BROKE_OFF, House, Route, Talk
 from magister.server.faults import Rejected
 from magister.server.models import Resolved, TextTools
-from magister.types import Chunk, FinishReason, Prompt, Sampling, Timings, TokenModel, TooLong, Usage
+from magister.types import Chunk, FinishReason, Prompt, Refused, Sampling, Timings, TokenModel, TooLong, Usage
 from magister.wire import openai_completions as wire
 from magister.wire.dialect import Stamp
 from magister.wire.fault import BadRequest, Fault, Kind
@@ -107,9 +107,10 @@ class CompletionTalk:
                     yield chunk
         except TooLong as error:
             raise BadRequest(field, str(error), Kind.TOO_LONG) from None
-        except ValueError as error:
-            said = str(error).removeprefix("ids: ")
-            raise (error if said == str(error) else BadRequest(field, said)) from None
+        except Refused as error:
+            if error.field not in ("ids", "images"):
+                raise
+            raise BadRequest(field, str(error).removeprefix("ids: ")) from None
 
     def usages(self, items: Sequence[Piece | Usage]) -> list[Usage]:
         """See `Talk`."""

@@ -21,10 +21,6 @@ class Rejected(Exception):
         self.fault = fault
 
 
-EXPECTED = (BadRequest, NoModel, Rejected, TooLong, Refused, Busy, Upstream, ValueError)
-"""What a request may raise without anything being wrong with the server."""
-
-
 def fault_of(error: BaseException, request_id: str) -> Fault:
     """What to tell the client. An error nobody expected is logged under the request's id and told as just that."""
     match error:
@@ -39,6 +35,9 @@ def fault_of(error: BaseException, request_id: str) -> Fault:
         case Upstream():
             _LOG.error("request %s: %s", request_id, error)
             return Fault(kind=Kind.UPSTREAM, message=str(error))
+        case RecursionError():
+            # Only what a client nested can be that deep; how deep is too deep differs by what reads it.
+            return Fault(kind=Kind.INVALID, message="the body is nested too deeply")
         case ValueError():
             found = _FIELD.match(str(error))
             return Fault(kind=Kind.INVALID, message=str(error), field=found[1] if found else "")

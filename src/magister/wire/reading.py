@@ -34,7 +34,11 @@ def decode(body: bytes, kind: type[T]) -> T:
         return _decoder(kind).decode(body)  # type: ignore[no-any-return, arg-type]
     except msgspec.ValidationError as error:
         raise _bad(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError:
+        raise BadRequest("", "the body is not JSON: it is not UTF-8") from None
+    except RecursionError:
+        raise BadRequest("", "the body is nested too deeply") from None
+    except msgspec.DecodeError as error:
         raise BadRequest("", f"the body is not JSON: {error}") from None
 
 
@@ -72,7 +76,10 @@ def join(path: str, name: str) -> str:
 def within(field: str, value: float | None, least: float, most: float) -> None:
     """Raises `BadRequest` where a given number is out of its range, or not finite."""
     if value is not None and not least <= value <= most:
-        raise BadRequest(field, f"must be from {least:g} to {most:g}, got {value:g}")
+        # Whole numbers have no end in JSON.
+        huge = isinstance(value, int) and value.bit_length() > 64
+        got = "far more or less" if huge else f"{value:g}"
+        raise BadRequest(field, f"must be from {least:g} to {most:g}, got {got}")
 
 
 def image_of(url: str, field: str) -> Image:

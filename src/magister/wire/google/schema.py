@@ -63,11 +63,15 @@ def to_json_schema(schema: Mapping[str, Any], field: str) -> dict[str, Any]:
 
 def _add_type(made: dict[str, Any], value: Any, at: str) -> None:
     names = [str(one).lower() for one in value] if isinstance(value, list) else [str(value).lower()]
+    if not names:
+        raise BadRequest(at, "must name a type")
     for name in names:
         if name == "type_unspecified":
             return
         if name not in _TYPES:
             raise BadRequest(at, f"{value!r} is no type; types are {', '.join(sorted(_TYPES)).upper()}")
+    if not names:
+        raise BadRequest(at, "must not be empty")
     made["type"] = names if len(names) > 1 else names[0]
 
 
@@ -108,6 +112,6 @@ def _list(value: Any, at: str) -> list[Any]:
 def _count(value: Any, at: str) -> int:
     """Google's JSON writes 64-bit numbers as strings."""
     text = str(value)
-    if isinstance(value, bool) or not text.isdigit():
-        raise BadRequest(at, f"must be a whole number, got {text}")
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise BadRequest(at, f"must be a whole number, got {text[:40]}")
     return int(text)

@@ -240,7 +240,7 @@ def _block(value: Any, field: str) -> Part:
             raise BadRequest(f"{field}.{name}" if name in value else f"{field}.type", why)
     # Puter's own blocks are named by what they hold.
     kind = value.get("type") or next((name for name in ("image_url", "text") if name in value), "")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise BadRequest(f"{field}.type", f"must be one of {', '.join(_KINDS)}, got {kind!r}")
     said = part_of(value, _KINDS[kind], field)
     match said:
