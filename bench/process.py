@@ -1,6 +1,6 @@
 """A system in a process of its own, asked over pipes; between questions it is stopped, so that it takes no core.
 
-Its processor time is that of its whole process group, since some systems compute in children.
+Its processor time is that of its whole session, since some systems compute in children.
 """
 
 from __future__ import annotations
@@ -130,11 +130,11 @@ class Worker:
         os.killpg(self._process.pid, number)
 
     def _cpu(self) -> float:
-        """Seconds of processor time of the group so far; processes that ended within it are left out."""
+        """Seconds of processor time of the session so far; processes that ended within it are left out."""
         seconds = 0.0
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
-                if int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[2]) == self._process.pid:
+                if int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[3]) == self._process.pid:
                     # Linux numbers the clock of a process so; the ticks in `stat` are too coarse for a few tokens.
                     seconds += time.clock_gettime((~int(stat.parent.name) << 3) | 2)
             except OSError:
