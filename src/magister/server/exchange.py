@@ -123,7 +123,7 @@ class Exchange:
         except Disconnected:
             house.metrics.disconnects.inc()
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets its dialect's error
-            status = await self._refuse(fault_of(error, self.id))
+            status = await self._refuse(fault_of(error, self.id, self._route.name))
         finally:
             house.flights.discard(self)
             seconds = time.perf_counter() - self._began
@@ -196,7 +196,7 @@ class Exchange:
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001 - the stream has begun, so its own error frame must tell
-            await send({"type": "http.response.body", "body": talk.fail(fault_of(error, self.id))})
+            await send({"type": "http.response.body", "body": talk.fail(fault_of(error, self.id, self._route.name))})
             return 500
         return 200
 

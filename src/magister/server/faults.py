@@ -8,6 +8,7 @@ import re
 from magister.server.models import NoModel
 from magister.types import Busy, Refused, TooLong, Upstream
 from magister.wire.fault import BadRequest, Fault, Kind
+from magister.wire.words import spelled
 
 _LOG = logging.getLogger("magister.server")
 _FIELD = re.compile(r"([a-z_]+(?:\[\d+\]|\.[a-z_]+)*): (.+)", re.DOTALL)
@@ -21,15 +22,17 @@ class Rejected(Exception):
         self.fault = fault
 
 
-def fault_of(error: BaseException, request_id: str) -> Fault:
-    """What to tell the client. An error nobody expected is logged under the request's id and told as just that."""
+def fault_of(error: BaseException, request_id: str, dialect: str = "") -> Fault:
+    """What to tell a client, of fields in its dialect's spelling. An error nobody expected is logged under the
+    request's id and told as just that.
+    """
     match error:
         case BadRequest() | NoModel() | Rejected():
             return error.fault
         case TooLong():
-            return Fault(kind=Kind.TOO_LONG, message=str(error), field="messages")
+            return Fault(kind=Kind.TOO_LONG, message=str(error), field=spelled("messages", dialect))
         case Refused():
-            return Fault(kind=Kind.INVALID, message=str(error), field=error.field.removeprefix("sampling."))
+            return _named(error.field, str(error).removeprefix(f"{error.field}: "), dialect)
         case Busy():
             return Fault(kind=Kind.BUSY, message=str(error), retry_after=error.retry_after)
         case Upstream():
@@ -40,6 +43,11 @@ def fault_of(error: BaseException, request_id: str) -> Fault:
             return Fault(kind=Kind.INVALID, message="the body is nested too deeply")
         case ValueError():
             found = _FIELD.match(str(error))
-            return Fault(kind=Kind.INVALID, message=str(error), field=found[1] if found else "")
+            return _named(*found.groups(), dialect) if found else Fault(kind=Kind.INVALID, message=str(error))
     _LOG.error("request %s failed", request_id, exc_info=error)
     return Fault(kind=Kind.FAILED, message=f"the server failed on this request (id {request_id}); its log says how")
+
+
+def _named(field: str, reason: str, dialect: str) -> Fault:
+    name = spelled(field, dialect)
+    return Fault(kind=Kind.INVALID, message=f"{name}: {reason}", field=name)
