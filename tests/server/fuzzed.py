@@ -357,7 +357,7 @@ def raw(draw: Any, valid: tuple[dict[str, Any], ...]) -> bytes:
     """Such a body as bytes, mostly JSON."""
     body = draw(bodies(valid))
     text = json.dumps(body, ensure_ascii=draw(st.booleans()))
-    data = text.encode("utf-8", "surrogatepass")
+    data: bytes = text.encode("utf-8", "surrogatepass")
     if draw(st.integers(0, 3)):
         return data
     at = draw(st.integers(0, len(data)))

@@ -25,6 +25,17 @@ def evaluate(text: str) -> Fraction:
     return _value(ast.parse(text.strip(), mode="eval").body)
 
 
+def retells(problem: Problem) -> None:
+    """Fails unless the sentences that the thought says again stand in the prompt, in this order."""
+    at = 0
+    for line in problem.thinking.splitlines():
+        if line.startswith("> "):
+            parts = line[2:].split(": ")
+            heads = [": ".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
+            said = next(head for head in heads if head in problem.prompt[at:])
+            at = problem.prompt.index(said, at) + len(said)
+
+
 def wrong_equations(thinking: str) -> list[str]:
     """The lines that claim an equation (or `>`) of plain integers that is not true."""
     wrong = []

@@ -82,7 +82,8 @@ def test_answers_are_the_only_ones() -> None:
 def test_thinking_ends_in_the_answer_and_is_short() -> None:
     for problem in _problems(load_book("logic")):
         assert problem.thinking.endswith(f" {problem.answer}"), problem
-        assert len(problem.thinking) <= 800, problem
+        assert len(problem.thinking) <= (checks.MOST_CHARACTERS if problem.level else 1400), problem
+        checks.retells(problem)
 
 
 def test_levels() -> None:

@@ -99,8 +99,17 @@ def test_thinking_is_true_and_short() -> None:
     for problem in _problems(load_book("word_problems")):
         assert not branches.wrong_sums(problem.thinking), problem
         assert not checks.wrong_equations(problem.thinking), problem
-        assert len(problem.thinking) <= 450, problem
+        work = [line for line in problem.thinking.splitlines() if not line.startswith("> ")]
+        assert sum(map(len, work)) <= 400, problem
         assert problem.thinking.endswith(f"={problem.answer}"), problem
+
+
+def test_a_story_is_told_again_sentence_for_sentence() -> None:
+    for problem in _problems(load_book("word_problems")):
+        if problem.kind == "story":
+            checks.retells(problem)
+            steps = sum(isinstance(operand, str) for operand in problem.operands)
+            assert problem.thinking.count("> ") == steps + 1, problem
 
 
 def test_grading() -> None:

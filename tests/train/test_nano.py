@@ -10,7 +10,7 @@ from magister.cli import places
 from magister.train import checkpoint, history, nano
 from magister.train.progress import read_log
 
-SMALL = nano.NanoRun(tokens=2 * 512, rows_per_batch=1, shard=48)
+SMALL = nano.NanoRun(tokens=2 * 1024, rows_per_batch=1, shard=48)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def test_a_warm_run_keeps_history_and_going_on_adds_to_it(tmp_path: Path, warm: 
     nano.run(SMALL, folder, warm, "my weights")
     first, second = runs(folder)
     assert first == {"command": "earlier", "steps": 7}
-    assert second["command"] == "magister train sft nano --warm 'my weights' --tokens 1024 --rows 1"
+    assert second["command"] == "magister train sft nano --warm 'my weights' --tokens 2048 --rows 1"
     assert (second["steps"], second["tokens"]) == (2, read_log(folder)[-1].tokens)
 
     nano.run(SMALL, folder, warm, "my weights")  # finished already
     assert runs(folder) == [first, second]
 
-    nano.run(replace(SMALL, tokens=3 * 512), folder, warm, "my weights")
+    nano.run(replace(SMALL, tokens=3 * 1024), folder, warm, "my weights")
     *before, third = runs(folder)
     assert before == [first, second]
     log = read_log(folder)
@@ -54,7 +54,7 @@ def test_a_warm_run_keeps_history_and_going_on_adds_to_it(tmp_path: Path, warm: 
     for other, said in (
         (replace(SMALL, seed=1), "seed 0, this run asks for 1"),
         (replace(SMALL, shard=64), "shard size 48, this run asks for 64"),
-        (replace(SMALL, row_length=256), "row_length 512, this run asks for 256"),
+        (replace(SMALL, row_length=512), "row_length 1024, this run asks for 512"),
     ):
         with pytest.raises(ValueError, match=said):
             nano.run(other, folder, warm)

@@ -226,7 +226,7 @@ def sft(
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to train on, padding included.")] = 80_000_000,
     warm: Annotated[str | None, typer.Option(help="Begin with these weights: nano, or a checkpoint folder.")] = None,
     rate_scale: Annotated[float, typer.Option(help="Factor on all learning rates; about 0.5 for a warm start.")] = 1.0,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of 512 tokens a batch.")] = 8,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of 1,024 tokens a batch.")] = 4,
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
     compile: Annotated[

@@ -193,8 +193,8 @@ class Site:
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets its dialect's error
-            dialect = cast(Dialect, speaks)
-            told = dialect.write_error(fault_of(error, request_id, dialect.NAME), request_id)
+            spoken = cast(Dialect, speaks)
+            told = spoken.write_error(fault_of(error, request_id, spoken.NAME), request_id)
             headers = [*own, *cors(origin), *told.headers, *([("allow", allow)] if allow else [])]
             await answer(send, told.status, told.body, headers=headers)
 

@@ -43,7 +43,7 @@ def fault_of(error: BaseException, request_id: str, dialect: str = "") -> Fault:
             return Fault(kind=Kind.INVALID, message="the body is nested too deeply")
         case ValueError():
             found = _FIELD.match(str(error))
-            return _named(*found.groups(), dialect) if found else Fault(kind=Kind.INVALID, message=str(error))
+            return _named(found[1], found[2], dialect) if found else Fault(kind=Kind.INVALID, message=str(error))
     _LOG.error("request %s failed", request_id, exc_info=error)
     return Fault(kind=Kind.FAILED, message=f"the server failed on this request (id {request_id}); its log says how")
 

@@ -31,7 +31,6 @@ class Found(NamedTuple):
 
 
 _RANKS = {"+": 1, "-": 1, "*": 2, "/": 2}
-_TRIES_SHOWN = 6
 _TRIES_ASIDE = 2
 
 
@@ -55,12 +54,16 @@ def combine(operator: str, a: Term, b: Term, limit: int) -> Term | None:
 
 
 def search(rng: random.Random, terms: list[Term], target: int, limit: int) -> Found | None:
-    """A solution for three or four terms, and in order some of the tries that fail before it."""
+    """A solution for three or four terms, and in order the tries that fail before it.
+
+    Of three terms every try is shown: what comes next then follows from what was tried, which a network can learn,
+    while a choice at random among the tries can only be guessed. Of four, some of the dead ends of the first step.
+    """
     if len(terms) == 3:
-        return _search_three(rng, terms, target, limit, _TRIES_SHOWN)
+        return _search_three(terms, target, limit)
     dead_ends: list[list[str]] = []
     for line, rest, goal, finish in _steps(terms, target, limit):
-        found = _search_three(rng, rest, goal, limit, _TRIES_SHOWN - _TRIES_ASIDE * 2)
+        found = _search_three(rest, goal, limit)
         if found is None:
             tries = _dead_tries(rest, goal, limit)
             if tries:
@@ -83,7 +86,7 @@ def state_of(terms: list[Term], target: int) -> str:
     return ",".join(str(term.value) for term in terms) + f" to {target}"
 
 
-def _search_three(rng: random.Random, terms: list[Term], target: int, limit: int, most: int) -> Found | None:
+def _search_three(terms: list[Term], target: int, limit: int) -> Found | None:
     failed: list[list[str]] = []
     for line, rest, goal, finish in _strips(terms, target, limit):
         tried, made = _leaf(rest[0], rest[1], goal, limit)
@@ -94,7 +97,7 @@ def _search_three(rng: random.Random, terms: list[Term], target: int, limit: int
         path = [line, f"{tried} yes"]
         if len(made.text) > len(tried.rsplit(", ", maxsplit=1)[-1].split("=")[0]):
             path.append(f"{made.text}={goal}")
-        return Found(_some(rng, failed, most), [*path, f"{term.text}={target}"], term)
+        return Found(failed, [*path, f"{term.text}={target}"], term)
     return None
 
 

@@ -75,14 +75,22 @@ def _order(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         a, b = (upper, upper + 1) if role == "more" else (upper + 1, upper)
         parts.append(book.say(rng, (theme[role],), a=people[a], b=people[b]))
         operands += [upper, role]
-    prompt = " ".join([*parts, book.say(rng, (theme[f"ask_{ask}"],))])
+    asked = book.say(rng, (theme[f"ask_{ask}"],))
+    prompt = " ".join([*parts, asked])
     # A blank before every name: inside a sentence a name is another token than at the start of a line.
-    lines = ["rank " + ", ".join(f"{people[upper]} over {people[upper + 1]}" for upper in clues) + f"; {ask}?"]
+    meant = [f"{people[upper]} over {people[upper + 1]}" for upper in clues]
+    lines = list(map(_again, parts, meant))
+    lines.append(_again(asked, ask))
     for first, last in _growth(clues):
         lines.append("line " + ", ".join(people[first : last + 1]))
     answer = people[_ASKS[ask]]
     lines.append(f"so {ask} {answer}")
     return _problem("order", level, tuple(operands), prompt, lines, answer)
+
+
+def _again(sentence: str, meant: str) -> str:
+    """A sentence said again and what it means: read off right behind it, with no clue lost or taken twice."""
+    return f"> {sentence.strip().rstrip('.?')}: {meant}"
 
 
 def _growth(clues: list[int]) -> list[tuple[int, int]]:
@@ -111,17 +119,15 @@ def _truth(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         )
         for statement in statements
     ]
+    meant = [f"{people[by]}: {people[about]} {_word(honest)}" for by, about, honest in statements]
+    fact = f"{people[anchor]} {_word(truths[anchor])}"
     early = rng.random() < 0.5
     body = [known, *said] if early else [*said, known]
     prompt = " ".join([intro, *body, book.say(rng, (theme["ask"],))])
     operands: list[int | str] = [len(people), anchor, _word(truths[anchor]), "early" if early else "late"]
     for statement in statements:
         operands += [statement.by, statement.about, _word(statement.honest)]
-    lines = [
-        "who "
-        + ", ".join(f"{people[by]}: {people[about]} {_word(honest)}" for by, about, honest in statements)
-        + f"; known {people[anchor]} {_word(truths[anchor])}"
-    ]
+    lines = list(map(_again, body, [fact, *meant] if early else [*meant, fact]))
     lines += _deductions(people, truths, statements, anchor)
     lines.append("all " + ", ".join(f"{name} {_word(truth)}" for name, truth in zip(people, truths, strict=True)))
     answer = ", ".join(name for name, truth in zip(people, truths, strict=True) if truth) or NOBODY

@@ -17,8 +17,8 @@ from magister.tasks.problem import BEYOND, Problem, state
 NAME = "word_problems"
 LEVELS = 5
 
-LONGEST = 380
-"""Characters of thought above which a problem is drawn again."""
+LONGEST = 300
+"""Characters of computation above which a problem is drawn again."""
 
 _TRIES = 30
 
@@ -65,8 +65,12 @@ def generate(rng: random.Random, level: int, book: Phrasebook) -> Problem:
     """A story of level + 1 steps, or at levels 1 to 3 and beyond one of the whole kinds."""
     for _ in range(_TRIES):
         whole = level in (BEYOND, 1, 2, 3) and rng.random() < 0.35
-        problem = _whole(rng, level, book) if whole else _story(rng, level, book)
-        if len(problem.thinking) <= LONGEST:
+        if whole:
+            problem = _whole(rng, level, book)
+            length = len(problem.thinking)
+        else:
+            problem, length = _story(rng, level, book)
+        if length <= LONGEST:
             break
     return problem
 
@@ -82,7 +86,8 @@ def grade(problem: Problem, reply: str) -> bool:
     return unit not in _NOT_ITEMS and re.search(rf"\b{re.escape(unit)}\b", problem.prompt.casefold()) is not None
 
 
-def _story(rng: random.Random, level: int, book: Phrasebook) -> Problem:
+def _story(rng: random.Random, level: int, book: Phrasebook) -> tuple[Problem, int]:
+    """The problem, and how many characters its computations take."""
     count, size, limit = _shape(rng, level)
     start = total = rng.randint(max(2, 10 ** (size - 1)), 10**size - 1)
     with_other = rng.random() < 0.25
@@ -92,7 +97,7 @@ def _story(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         step = _pick(rng, total, size, limit)
         text, total = _carry_out(step, total)
         steps.append(step)
-        lines.append(f"{step.label}: {text}")
+        lines.append(text)
     name, other = book.sample(rng, "names", 2)
     item = book.word(rng, "nouns")
     parts = [book.phrase(rng, "open", name=name, n=start, item=item)]
@@ -105,16 +110,27 @@ def _story(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         both = digits.add(total, work.result)
         parts.append(book.phrase(rng, step.code, other=other, name=name, n=step.numbers[0], item=item))
         parts.append(book.phrase(rng, "ask_both", name=name, other=other, item=item))
-        lines += [f"{step.label}: {work.text}", f"both: {both.text}"]
+        lines += [work.text, f"both: {both.text}"]
         steps.append(step)
         total = both.result
     else:
         parts.append(book.phrase(rng, "ask", name=name, item=item))
-    plan = ", ".join([f"start {start}", *(step.label for step in steps), *(["both"] if with_other else [])])
     operands: list[int | str] = [start]
     for step in steps:
         operands += [step.code, *step.numbers]
-    return _problem("story", level, tuple(operands), " ".join(parts), "\n".join([plan, *lines]), total)
+    thinking = "\n".join(_retold(parts, [f"start {start}", *(step.label for step in steps)], lines))
+    return _problem("story", level, tuple(operands), " ".join(parts), thinking, total), sum(map(len, lines))
+
+
+def _retold(parts: list[str], labels: list[str], lines: list[str]) -> list[str]:
+    """Each sentence again, what it says of the amount, and what comes of it.
+
+    The sentence is said again so that what it means is read off right behind it, and no sentence is lost or
+    taken twice. With a mark and a blank before it, its first word is the same token as inside the story.
+    """
+    told = [f"> {part.strip().rstrip('.')}: {label}" for part, label in zip(parts, labels, strict=False)]
+    work = iter(lines)
+    return [told[0], *(line for one in told[1:] for line in (one, next(work))), *work]
 
 
 def _shape(rng: random.Random, level: int) -> tuple[int, int, int]:

@@ -130,8 +130,8 @@ class ConversationSource:
         return draw(FAMILIES[name], rng, level, self._books[name], Split.TRAIN)
 
 
-CAREFUL = frozenset({"letters", "logic", "units", "equations"})
-"""Families in which a changed letter changes the problem."""
+CAREFUL = frozenset({"letters", "logic", "units", "equations", "word_problems"})
+"""Families in which a changed letter changes the problem, or what the thought says again of it."""
 
 
 @cache

@@ -53,10 +53,14 @@ class Drills:
         """Names of one to four tokens in changing order: once seen, a name's rest follows from its beginning.
 
         Each name stands with a mark of its own before it, so that from the second time on its beginning follows too.
+        Half the time the names share their pieces ("Wini-fred", "Tini-fred"), so that the last token alone tells
+        nothing and only the ones before it do.
         """
         count = rng.randint(2, 6)
         marks = rng.sample(self.ordinary, count)
-        names = [rng.choices(self.ordinary, k=rng.choice((1, 1, 2, 2, 3, 4))) for _ in range(count)]
+        shared = rng.random() < 0.5
+        pool = rng.choices(self.ordinary, k=rng.randint(3, 6)) if shared else self.ordinary
+        names = [rng.choices(pool, k=rng.choice((2, 3, 3, 4) if shared else (1, 1, 2, 2, 3, 4))) for _ in range(count)]
         between = self.text(rng.choice((",", " >", ".", ";", "\n")))
         ids: list[int] = []
         learn: list[bool] = []

@@ -49,20 +49,20 @@ DECODER = DecoderConfig(
 
 MIXTURE = Mixture(
     families=(
-        ("arithmetic", 0.20),
-        ("word_problems", 0.12),
-        ("equations", 0.12),
+        ("arithmetic", 0.14),
+        ("word_problems", 0.13),
+        ("equations", 0.13),
         ("fractions", 0.09),
         ("numbers", 0.08),
         ("sequences", 0.06),
         ("dates", 0.07),
-        ("units", 0.05),
-        ("letters", 0.07),
-        ("logic", 0.05),
-        ("countdown", 0.04),
+        ("units", 0.06),
+        ("letters", 0.10),
+        ("logic", 0.08),
+        ("countdown", 0.07),
         ("geometry", 0.05),
-        ("greeting", 0.015),
-        ("other", 0.06),
+        ("greeting", 0.02),
+        ("other", 0.05),
     ),
     drills=0.2,
 )
@@ -84,8 +84,8 @@ class NanoRun:
     seed: int = 0
     tokens: int = 80_000_000
     """To train on, padding included."""
-    row_length: int = 512
-    rows_per_batch: int = 8
+    row_length: int = 1024
+    rows_per_batch: int = 4
     shard: int = 4096
     """Conversations a shard."""
     device: str = "cpu"

@@ -1,4 +1,4 @@
-"""What clients of each dialect call the fields of a request, for what is found wrong behind the wire. Knows names only."""
+"""What clients of each dialect call the fields of a request, for errors found behind the wire. Knows only names."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
 }
 _ONE_TO_ONE = frozenset({"openai_chat", "mistral"})
 """Dialects whose messages are ours, one by one; elsewhere their numbers differ, and the part is lost everywhere."""
+_SCHEMAS = {"anthropic": ".input_schema", "openai_responses": ".parameters"}
+"""What stands for `.parameters` of a tool, where it is not OpenAI's word."""
 _HEAD = re.compile(r"[a-z_]+")
 _PART = re.compile(r"\.parts\[\d+\]")
 
@@ -63,6 +65,10 @@ def spelled(field: str, dialect: str) -> str:
     head, rest = found[0], plain[found.end() :]
     if head == "messages":
         rest = _PART.sub(".content", rest) if dialect in _ONE_TO_ONE else ""
+    if head == "tools":
+        # Google's tools are lists of declarations, so numbers differ there too.
+        own = _SCHEMAS.get(dialect, ".function.parameters")
+        rest = "" if dialect == "google" else rest.replace(".parameters", own)
     word = _WORDS.get(dialect, {}).get(head)
     # What stands behind a name of ours says nothing behind another's.
     return head + rest if word is None else word
