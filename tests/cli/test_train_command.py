@@ -95,7 +95,7 @@ def test_ctrl_c_saves_says_where_and_exits_with_130(tmp_path: Path) -> None:
         "--rows",
         "1",
         "--tokens",
-        "512000",
+        "1024000",
     ]
     with subprocess.Popen(
         [sys.executable, "-c", CODE, *arguments],
