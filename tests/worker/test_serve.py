@@ -16,7 +16,7 @@ from tests.worker.world import ENDLESS, HELLO, Served, open_files, read, run, sa
 from torch import Tensor
 
 from magister.engine.limits import Limits
-from magister.engine.serve import serving
+from magister.engine.serve import PACE, serving
 from magister.model.decoder import Attend
 from magister.model.network import Model
 from magister.types import Busy, Chunk, Prompt, Refused, Sampling, TokenModel, TooLong, Upstream
@@ -61,6 +61,29 @@ def test_what_comes_through_the_socket_is_what_the_engine_says(make_loop: Callab
 
     with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(asyncio.wait_for(main(), 60))
+
+
+def test_first_tokens_and_ends_come_at_once_and_the_rest_at_a_pace() -> None:
+    async def main() -> None:
+        async with served(limits=LONG) as here:
+            client, clock = await here.connect(), asyncio.get_running_loop().time
+            await read(client, [7], Sampling(max_tokens=2))
+            began = clock()
+            chunks, times = [], []
+            asked = Sampling(max_tokens=400, ignore_end=True, seed=1)
+            async for chunk in client.generate(Prompt((7, 8)), asked):
+                chunks.append(chunk)
+                times.append(clock() - began)
+            assert len(said(chunks)) == 400
+            # More steps than frames, no matter how fast this machine is; the first and the last wait for nobody.
+            assert len(chunks) <= times[-1] / PACE + 3 < 200
+            assert len(chunks[0].ids) < 40
+            began = clock()
+            await asyncio.gather(*[read(client, [7, n], Sampling(max_tokens=1)) for n in range(20)])
+            assert clock() - began < 20 * PACE
+            await client.close()
+
+    run(main())
 
 
 def test_refusals_keep_their_types_and_numbers() -> None:

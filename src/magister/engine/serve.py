@@ -1,7 +1,8 @@
 """The far end of the worker's socket: an engine for clients in other processes.
 
-The engine's thread rings once a step; then each client gets one frame with what its streams were given. A client that
-does not read is not read either, and what waits for it is bounded. Knows no text and starts no process.
+A stream's first tokens and its last go out at once; between them each client gets a frame with what all its streams
+were given, every `PACE` seconds or after every step, whichever is less often. A client that does not read is not read
+either, and what waits for it is bounded. Knows no text and starts no process.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from magister.worker.link import Link
 
 UNREAD = 1 << 16
 """Tokens and alternatives, of all its streams, that may wait for a client that does not read."""
+PACE = 0.03
+"""Seconds from one frame to the next while nothing begins or ends: thirty a second look continuous, and a small network
+takes thousands of steps in that time, each of which would cost every process on the way a wake-up.
+"""
 _LONGEST_PATH = 107
 """Bytes of a socket's path that Linux takes; macOS takes 103."""
 
@@ -63,11 +68,23 @@ class _Feed:
         self.listener = listener
         self.given: deque[tuple[int, list[Chunk] | BaseException]] = deque()
         self.rung = False
+        """Whether the loop will look by itself: it was rung for, or it looked just now and will look again."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def look(self) -> None:
+        """Lets the listener take what is there, and looks again later; if there is nothing, the next to come rings."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        # Cleared before looking: what comes later rings again.
+        self.rung = False
+        if self.given:
+            self.rung = True
+            self._timer = self.loop.call_later(PACE, self.look)
+            self.listener()
 
     def take(self) -> list[tuple[int, list[Chunk] | BaseException]]:
         """All that came, by stream, in order."""
-        # Cleared before looking: what comes later rings again.
-        self.rung = False
         taken = []
         while self.given:
             taken.append(self.given.popleft())
@@ -77,17 +94,20 @@ class _Feed:
 class _Outlet:
     """The end of a feed into which one stream flows; see `Outlet`."""
 
-    __slots__ = ("_feed", "_stream", "loop")
+    __slots__ = ("_begun", "_feed", "_stream", "loop")
 
     def __init__(self, feed: _Feed, stream: int) -> None:
         self._feed = feed
         self._stream = stream
+        self._begun = False
         self.loop = feed.loop
 
     def put(self, chunks: list[Chunk]) -> bool:
         feed = self._feed
         feed.given.append((self._stream, chunks))
-        if feed.rung:
+        urgent = not self._begun or any([chunk.finish is not None for chunk in chunks])
+        self._begun = True
+        if feed.rung and not urgent:
             return False
         feed.rung = True
         return True
@@ -97,7 +117,7 @@ class _Outlet:
         ring([self])
 
     def wake(self) -> None:
-        self._feed.listener()
+        self._feed.look()
 
 
 class _Stream:

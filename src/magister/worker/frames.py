@@ -1,7 +1,7 @@
 """What goes over the worker's socket: msgpack arrays, each behind its length in four bytes, big endian.
 
 The engine says `Hello` to whoever connects. A client numbers its streams itself and never uses a number twice. All
-streams of one client share one `Step` frame for each engine step. Knows no sockets and no engine.
+streams of one client share a `Step` frame for one engine step or several. Knows no sockets and no engine.
 """
 
 from __future__ import annotations
