@@ -27,6 +27,8 @@ REFUSED: list[dict[str, Any]] = [
     *[{"stop": value} for value in (("",), ("a",) * 17, ("\ud800",))],
     *[{"top_logprobs": value, "logprobs": True} for value in (-1, 21)],
     {"top_logprobs": 1},
+    {"prompt_logprobs": True},
+    {"max_tokens": -1, "prompt_logprobs": True, "logprobs": True},
     {"grammar": 'start: "a"', "ignore_end": True},
 ]
 
@@ -46,6 +48,8 @@ ALLOWED: list[dict[str, Any]] = [
     {"thinking_tokens": 0},
     {"stop": ("a",) * 16},
     {"top_logprobs": 20, "logprobs": True},
+    {"prompt_logprobs": True, "logprobs": True},
+    {"max_tokens": 0, "prompt_logprobs": True, "logprobs": True},
 ]
 
 

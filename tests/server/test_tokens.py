@@ -52,6 +52,13 @@ def complete(app: Site, **fields: Any) -> Any:
     return told(app, "/v1/completions", ASK | fields)
 
 
+def same_numbers(told: Any, other: Any, behind: int) -> None:
+    """From there on; plain torch rounds differently in another batch."""
+    assert told["token_logprobs"][behind:] == pytest.approx(other["token_logprobs"], abs=1e-4)
+    for one, two in zip(told["top_logprobs"][behind:], other["top_logprobs"], strict=True):
+        assert one == pytest.approx(two, abs=1e-4)
+
+
 def ids_of(text: str) -> list[int]:
     return list(TOKENIZER.encode_text(text))
 
@@ -157,10 +164,24 @@ def test_echo_puts_the_prompt_before_it(app: Site, special: bool) -> None:
     prompt = plain["prompt_token_ids"]
     assert echoed["token_ids"] == [*prompt, *plain["token_ids"]]
     first = len(prompt)
-    assert echoed["logprobs"]["token_logprobs"][:first] == [None] * first
-    assert echoed["logprobs"]["top_logprobs"][:first] == [None] * first
-    for name in ("tokens", "token_logprobs", "top_logprobs"):
-        assert echoed["logprobs"][name][first:] == plain["logprobs"][name]
+    for name in ("token_logprobs", "top_logprobs"):
+        assert echoed["logprobs"][name][0] is None, "nothing comes before the first"
+        assert None not in echoed["logprobs"][name][1:]
+    assert echoed["logprobs"]["tokens"][first:] == plain["logprobs"]["tokens"]
+    same_numbers(echoed["logprobs"], plain["logprobs"], first)
+
+
+def test_a_prompt_is_scored_alone_and_as_it_was_said(app: Site) -> None:
+    (said,) = complete(app, logprobs=2, max_tokens=9, temperature=0, return_token_ids=True)["choices"]
+    prompt = [*said["prompt_token_ids"], *said["token_ids"]]
+    scored = complete(app, prompt=prompt, logprobs=2, max_tokens=0, n=2, echo=True, return_token_ids=True)
+    for choice in scored["choices"]:
+        assert (choice["token_ids"], choice["finish_reason"]) == (prompt, "length")
+        behind = len(said["prompt_token_ids"])
+        same_numbers(choice["logprobs"], said["logprobs"], behind)
+    assert scored["usage"]["completion_tokens"] == 0
+    streamed = ask(app, "/v1/completions", ASK | {"max_tokens": 0, "echo": True, "logprobs": 2, "stream": True})
+    assert b'"token_logprobs":[null,' in streamed.body
 
 
 def test_logprobs(app: Site) -> None:

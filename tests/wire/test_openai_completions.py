@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.wire.canned_streams import cut
 from tests.wire.openai_worlds import ANYTHING, frames
 
-from magister.types import FinishReason, Sampling, Upstream, Usage
+from magister.types import FinishReason, Refused, Sampling, Upstream, Usage
 from magister.wire import openai_completions as completions
 from magister.wire.dialect import Stamp
 from magister.wire.fault import BadRequest, Fault, Kind
@@ -76,7 +76,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(field: str, given: dict[str,
 
 def test_settings() -> None:
     asked = read(n=2, best_of=2, logprobs=0, echo=True, return_token_ids=True, skip_special_tokens=False, user="u")
-    assert asked.sampling == Sampling(max_tokens=16, n=2, logprobs=True, top_logprobs=0)
+    assert asked.sampling == Sampling(max_tokens=16, n=2, logprobs=True, top_logprobs=0, prompt_logprobs=True)
     assert (asked.echo, asked.token_ids, asked.special_tokens, asked.labels) == (True, True, True, {"user": "u"})
 
 
@@ -97,9 +97,11 @@ IDS = st.lists(st.integers(0, 99), min_size=1, max_size=4).map(tuple)
 
 @given(st.data(), st.booleans(), st.sampled_from([None, 0, 3]))
 def test_what_is_asked_is_what_is_read(data: Any, streams: bool, logprobs: int | None) -> None:
-    settings = data.draw(SETTINGS)
+    settings, echo = data.draw(SETTINGS), data.draw(st.booleans())
     if logprobs is not None:
         settings |= {"logprobs": True, "top_logprobs": logprobs}
+        if echo:
+            settings |= {"prompt_logprobs": True, "max_tokens": data.draw(st.integers(0, 3))}
     asked = CompletionAsked(
         model="nano",
         prompts=data.draw(st.lists(st.one_of(st.text(max_size=3), IDS), min_size=1, max_size=3).map(tuple)),
@@ -107,12 +109,22 @@ def test_what_is_asked_is_what_is_read(data: Any, streams: bool, logprobs: int |
         given=frozenset(settings),
         stream=streams,
         usage_at_end=data.draw(st.booleans()) if streams else True,
-        echo=data.draw(st.booleans()),
+        echo=echo,
         token_ids=data.draw(st.booleans()),
         special_tokens=data.draw(st.booleans()),
         labels=data.draw(st.sampled_from([{}, {"user": "u"}])),
     )
     assert completions.read_request(completions.write_request(asked)) == asked
+
+
+def test_the_prompts_probabilities_go_with_its_echo() -> None:
+    asked = read(max_tokens=0, echo=True, logprobs=1)
+    assert (asked.sampling.max_tokens, asked.sampling.prompt_logprobs) == (0, True)
+    for wrong in ({"echo": True}, {"logprobs": 1}, {}):
+        with pytest.raises(BadRequest, match="max_tokens"):
+            read(max_tokens=0, **wrong)
+    with pytest.raises(Refused, match="prompt_logprobs"):
+        completions.write_request(msgspec.structs.replace(asked, echo=False))
 
 
 @st.composite

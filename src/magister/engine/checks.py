@@ -36,7 +36,8 @@ def check_sampling(sampling: Sampling, vocabulary: Vocabulary) -> None:
     if s.seed is not None:
         _require("seed", _SEEDS[0] <= s.seed <= _SEEDS[1], f"{s.seed} does not fit 64 bits")
     _require("n", 1 <= s.n <= _MOST_CHOICES, f"{s.n} is not between 1 and {_MOST_CHOICES}")
-    _require("max_tokens", s.max_tokens is None or s.max_tokens >= 1, f"{s.max_tokens} is less than 1")
+    least = 0 if s.prompt_logprobs else 1
+    _require("max_tokens", s.max_tokens is None or s.max_tokens >= least, f"{s.max_tokens} is less than {least}")
     if s.thinking_tokens is not None:
         _require("thinking_tokens", vocabulary.think is not None, "this model has no thoughts to hold to a number")
         _require("thinking_tokens", s.thinking_tokens >= 0, f"{s.thinking_tokens} is less than 0")
@@ -44,6 +45,7 @@ def check_sampling(sampling: Sampling, vocabulary: Vocabulary) -> None:
     allowed = 0 <= s.top_logprobs <= _MOST_ALTERNATIVES
     _require("top_logprobs", allowed, f"{s.top_logprobs} is not between 0 and {_MOST_ALTERNATIVES}")
     _require("top_logprobs", s.logprobs or not s.top_logprobs, f"{s.top_logprobs} asked for without logprobs")
+    _require("prompt_logprobs", s.logprobs or not s.prompt_logprobs, "asked for without logprobs")
     _require("grammar", s.grammar is None or not s.ignore_end, "ends where it is complete, which ignore_end forbids")
 
 

@@ -24,7 +24,7 @@ from magister.engine.limits import Limits
 from magister.engine.mailbox import Mailbox, Outlet, ring
 from magister.engine.reply import Reply, Request
 from magister.engine.runner import Runner, TorchRunner
-from magister.engine.sampler import Drawn, Row, Sampler
+from magister.engine.sampler import Drawn, Row, Sampler, score
 from magister.engine.scheduler import Scheduler
 from magister.engine.sequence import Span
 from magister.engine.stepper import Stepper
@@ -280,10 +280,13 @@ class Engine:
         for span, reply in zip(spans, replies, strict=True):
             if reply.started is None:
                 reply.started = now
-            if span.rows:
+            if span.rows > span.scored:
                 rows += reply.rows(span.draft)
         with torch.inference_mode():
-            drawn = self._sampler.draw(self._runner.run(spans), rows)
+            logits_bv = self._runner.run(spans)
+            if any(span.scored for span in spans):
+                logits_bv = _score(spans, replies, logits_bv)
+            drawn = self._sampler.draw(logits_bv, rows)
         self._take(spans, replies, drawn)
         self._steps += 1
         return scheduler.busy
@@ -300,13 +303,14 @@ class Engine:
         place = 0
         for span, reply in zip(spans, replies, strict=True):
             self._tokens += span.stop - span.start
-            if not span.rows:
+            rows = span.rows - span.scored
+            if not rows:
                 self._scheduler.commit(span, span.stop)
                 continue
             if reply.first is None:
                 reply.first, due = now, True
-            right = reply.take(drawn[place : place + span.rows], span.draft, self._version)
-            place += span.rows
+            right = reply.take(drawn[place : place + rows], span.draft, self._version)
+            place += rows
             stop = span.stop
             if span.draft:
                 self._guessed += len(span.draft)
@@ -345,6 +349,21 @@ class Engine:
         self._runner.forget([number])
         with self._lock:
             self._open -= 1
+
+
+def _score(spans: list[Span], replies: list[Reply], logits_bv: torch.Tensor) -> torch.Tensor:
+    """Tells replies how likely their prompts are. The rows that are left, to draw from."""
+    left: list[int] = []
+    place = 0
+    for span, reply in zip(spans, replies, strict=True):
+        if span.scored:
+            sequence = span.sequence
+            first = sequence.prompt_length - sequence.unscored
+            ids = sequence.ids[first : first + span.scored]
+            reply.score(score(logits_bv[place : place + span.scored], ids, reply.request.sampling.top_logprobs))
+        left += range(place + span.scored, place + span.rows)
+        place += span.rows
+    return logits_bv[left]
 
 
 def _never(config: ModelConfig, vocabulary: Vocabulary) -> frozenset[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby, takewhile
+from math import isfinite
 from typing import NamedTuple
 
 from magister.engine.constraints import Found, StopStrings, Thought
@@ -16,7 +17,7 @@ from magister.engine.limits import Limits
 from magister.engine.mailbox import Outlet
 from magister.engine.prefix import Places
 from magister.engine.randomness import choice_seed, uniform
-from magister.engine.sampler import Drawn, Row
+from magister.engine.sampler import Drawn, Report, Row
 from magister.engine.sequence import Sequence
 from magister.engine.speculation import Confidence, NGrams
 from magister.engine.vocabulary import Vocabulary
@@ -68,6 +69,10 @@ class Reply:
         self.sequence = Sequence(
             number=number, ids=list(prompt.ids), prompt_length=len(prompt.ids), images=prompt.images, places=places
         )
+        # Nothing comes before a prompt's first token that could make it likely.
+        self._lost = False
+        self._scores: list[Report] | None = [] if sampling.prompt_logprobs and choice == 0 else None
+        self.sequence.unscored = 0 if self._scores is None else len(prompt.ids) - 1
         self._sampling = sampling
         self._choice = choice
         self._seed = choice_seed(request.seed, choice)
@@ -133,11 +138,25 @@ class Reply:
             rows.append(Row(sampling, luck, counts, forced, banned, None if masks is None else masks[place]))
         return rows
 
+    def score(self, reports: list[Report]) -> None:
+        """Takes what is told of the prompt's next tokens."""
+        assert self._scores is not None
+        self._scores += reports
+        self._lost = self._lost or not all(isfinite(report.logprob) for report in reports)
+        self.sequence.unscored -= len(reports)
+
     def take(self, drawn: list[Drawn | None], draft: tuple[int, ...], version: int) -> int:
         """Takes the outcomes of `rows(draft)` as far as the guesses were right, and as the reply goes on.
 
         None is a row with nothing to draw. Returns how many guesses were right.
         """
+        if self._lost:
+            # A number that is none cannot be told, and what follows it is worth nothing.
+            drawn = [None]
+        elif len(self.sequence.ids) >= self._full:
+            # Nothing but the prompt's own probabilities was asked for.
+            self._ending = _Ending(FinishReason.LENGTH)
+            return 0
         if not draft:
             self._push(drawn[0], version)
             return 0
@@ -214,6 +233,7 @@ class Reply:
         drawn = [held.drawn for held in tokens]
         ending, found = (_GOES_ON, None) if timings is None else (self._ending, self._ending.found)
         reports = [one.report for one in drawn if one.report is not None]
+        scores, self._scores = self._scores, None
         return Chunk(
             choice=self._choice,
             ids=tuple([one.id for one in drawn]),
@@ -223,6 +243,10 @@ class Reply:
             version=version,
             entropy=tuple([report.entropy for report in reports]) if self._sampling.logprobs else None,
             top=tuple([report.top for report in reports]) if self._sampling.top_logprobs else None,
+            prompt_logprobs=None if scores is None else tuple([one.logprob for one in scores]),
+            prompt_top=tuple([one.top for one in scores])
+            if scores is not None and self._sampling.top_logprobs
+            else None,
             finish=ending.finish,
             trim=0 if found is None else found.trim,
             stop=None if found is None else found.stop,

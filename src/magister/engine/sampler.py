@@ -284,6 +284,13 @@ def _collect_edits(edits: _Edits, index: int, row: Row) -> None:
     edits.rows.extend([index] * (len(edits.ids) - len(edits.rows)))
 
 
+def score(logits_bv: Tensor, ids: Sequence[int], alternatives: int) -> list[Report]:
+    """How likely each row makes the token that follows it, which is known; not finite where the logits are not."""
+    row = Row(Sampling(temperature=0.0, logprobs=True, top_logprobs=alternatives), forced=0)
+    found = _reports(logits_bv.float(), [row] * len(ids), ids, [0.0] * len(ids))
+    return [report for report in found if report is not None]
+
+
 def _reports(
     raw_bv: Tensor, rows: Sequence[Row], ids: Sequence[int | None], sampled_logprobs: Sequence[float]
 ) -> list[Report | None]:

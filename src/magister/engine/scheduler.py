@@ -16,6 +16,9 @@ from magister.engine.limits import Limits
 from magister.engine.pool import BlockPool
 from magister.engine.sequence import Sequence, Span, State
 
+_SCORED = 64
+"""Tokens of a prompt that are scored in one step: the logits of each take half a megabyte at the most."""
+
 
 class Scheduler:
     """Plans steps and owns the blocks."""
@@ -124,12 +127,17 @@ class Scheduler:
         self.pool.audit(sequence.blocks for sequence in self.running)
 
     def _plan_prefill(self, spans: list[Span], sequence: Sequence, spare: int) -> int:
-        known = len(sequence.ids)
-        stop = min(known, sequence.computed + spare)
-        length = stop - sequence.computed
-        if length:
-            spans.append(Span(sequence, sequence.computed, stop, int(stop == known)))
-        return length
+        known, start = len(sequence.ids), sequence.computed
+        scored = 0
+        if sequence.unscored:
+            stop = min(known, start + min(spare, _SCORED))
+            # A row scores the token behind it.
+            scored = max(0, min(stop + 1, known) - max(start + 1, known - sequence.unscored))
+        else:
+            stop = min(known, start + spare)
+        if stop > start:
+            spans.append(Span(sequence, start, stop, scored + int(stop == known), scored=scored))
+        return stop - start
 
     def _fit(self, sequence: Sequence, spare: int) -> tuple[int, ...]:
         """The guesses that there is room for without taking anybody's blocks."""
@@ -192,6 +200,9 @@ class Scheduler:
         if not self.limits.prefix_cache:
             return []
         self._hash(sequence, len(sequence.ids))
+        if sequence.unscored:
+            # What is found is not computed, and so tells no probabilities.
+            return []
         found: list[int] = []
         for key in sequence.hashes[: (len(sequence.ids) - 1) // self.pool.block_size]:
             block = self.pool.find(key)

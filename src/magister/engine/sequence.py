@@ -57,6 +57,8 @@ class Sequence:
     """Leading blocks that others can find; `promised` ones from there on will be."""
     promised: int = 0
     """Leading blocks that others may wait for: those of the tokens known when it was admitted."""
+    unscored: int = 0
+    """Tokens at the end of the prompt whose probabilities are wanted and not known yet."""
     shares: bool = True
     """Whether its blocks may be found by others: not once two versions of the weights had a part in them."""
 
@@ -78,6 +80,8 @@ class Span(NamedTuple):
     """How many of its last tokens are asked what comes next: none where it ends before the sequence does."""
     draft: tuple[int, ...] = ()
     """Guesses behind the sequence's own ids; with them there is a row for each, and one before."""
+    scored: int = 0
+    """How many of the rows, the first ones, are asked how likely the prompt's next token is, which is known."""
 
     @property
     def ids(self) -> list[int]:

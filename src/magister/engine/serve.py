@@ -105,7 +105,7 @@ class _Outlet:
     def put(self, chunks: list[Chunk]) -> bool:
         feed = self._feed
         feed.given.append((self._stream, chunks))
-        urgent = not self._begun or any([chunk.finish is not None for chunk in chunks])
+        urgent = not self._begun or any(chunk.finish is not None for chunk in chunks)
         self._begun = True
         if feed.rung and not urgent:
             return False

@@ -16,7 +16,18 @@ import msgspec
 from magister.server.exchange import BROKE_OFF, House, Route, Talk
 from magister.server.faults import Rejected
 from magister.server.models import Resolved, TextTools
-from magister.types import Chunk, FinishReason, Prompt, Refused, Sampling, Timings, TokenModel, TooLong, Usage
+from magister.types import (
+    Chunk,
+    FinishReason,
+    Prompt,
+    Refused,
+    Sampling,
+    Timings,
+    TokenLogprob,
+    TokenModel,
+    TooLong,
+    Usage,
+)
 from magister.wire import openai_completions as wire
 from magister.wire.dialect import Stamp
 from magister.wire.fault import BadRequest, Fault, Kind
@@ -80,23 +91,27 @@ class CompletionTalk:
     async def _one(self, number: int, ids: tuple[int, ...]) -> AsyncGenerator[Piece | Usage, None]:
         first = number * self._sampling.n
         voices: dict[int, _Voice] = {}
+        scored: Chunk | None = None
+        early: list[Chunk] = []
         async with aclosing(self._chunks(number, ids)) as chunks:
-            async for chunk in chunks:
-                if chunk.choice not in voices:
-                    voices[chunk.choice] = _Voice(first + chunk.choice, self._text, self._asked, ids)
-                    if self._asked.echo:
-                        yield voices[chunk.choice].prompt()
-                if chunk.finish is FinishReason.ERROR:
-                    raise Rejected(Fault(kind=Kind.UPSTREAM, message=chunk.error or "the model failed"))
-                yield voices[chunk.choice].piece(chunk)
-                if chunk.finish is not None:
-                    yield Usage(
-                        prompt_tokens=len(ids) if chunk.choice == 0 else 0,
-                        cached_tokens=chunk.cached_tokens if chunk.choice == 0 else 0,
-                        completion_tokens=voices[chunk.choice].count,
-                        timings=chunk.timings or Timings(),
-                        choice=first + chunk.choice,
-                    )
+            async for coming in chunks:
+                early.append(coming)
+                if coming.prompt_logprobs is not None:
+                    scored = coming
+                if self._sampling.prompt_logprobs and scored is None:
+                    # The prompt stands before every choice, and only the first choice tells how likely it is.
+                    continue
+                for chunk in early:
+                    if chunk.finish is FinishReason.ERROR:
+                        raise Rejected(Fault(kind=Kind.UPSTREAM, message=chunk.error or "the model failed"))
+                    if chunk.choice not in voices:
+                        voices[chunk.choice] = _Voice(first + chunk.choice, self._text, self._asked, ids)
+                        if self._asked.echo:
+                            yield voices[chunk.choice].prompt(scored)
+                    yield voices[chunk.choice].piece(chunk)
+                    if chunk.finish is not None:
+                        yield _usage(chunk, len(ids), voices[chunk.choice].count, first)
+                early.clear()
 
     async def _chunks(self, number: int, ids: tuple[int, ...]) -> AsyncGenerator[Chunk, None]:
         """What the model says. Raises what it raises, `prompt` called by the name it has here."""
@@ -155,19 +170,22 @@ class _Voice:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._begun = False
 
-    def prompt(self) -> Piece:
-        """The prompt, as if it had been said. Its tokens have no probabilities: nothing computed them."""
-        said = self._text.token_bytes(self._ids)
+    def prompt(self, scored: Chunk | None) -> Piece:
+        """The prompt, as if it had been said; `scored` tells how likely each of its tokens is but the first."""
         self._begun = True
-        asked = self._asked.sampling.logprobs
-        none = (None,) * len(self._ids) if asked else ()
+        logprobs: tuple[float | None, ...] = ()
+        top: tuple[dict[str, float] | None, ...] = ()
+        if scored is not None:
+            found = scored.prompt_logprobs or ()
+            logprobs = (None, *found)
+            top = (None, *self._alternatives(scored.prompt_top, len(found)))
         return Piece(
             choice=self._choice,
             text=self._text.plain(self._ids, self._asked.special_tokens).decode("utf-8", "replace"),
             ids=self._ids,
-            tokens=tuple(_shown(one) for one in said) if asked else (),
-            logprobs=none,
-            top=none,
+            tokens=tuple(map(_shown, self._text.token_bytes(self._ids))) if logprobs else (),
+            logprobs=logprobs,
+            top=top,
             prompt_ids=self._ids,
         )
 
@@ -178,7 +196,10 @@ class _Voice:
         kept = whole[: len(whole) - chunk.trim] if chunk.trim else whole
         text = self._decoder.decode(kept, final=chunk.finish is not None)
         if self._asked.sampling.logprobs:
-            tokens, top = tuple(map(_shown, self._text.token_bytes(chunk.ids))), self._top(chunk)
+            tokens, top = (
+                tuple(map(_shown, self._text.token_bytes(chunk.ids))),
+                self._alternatives(chunk.top, len(chunk.ids)),
+            )
         else:
             tokens, top = (), ()
         begun, self._begun = self._begun, True
@@ -193,15 +214,29 @@ class _Voice:
             finish=chunk.finish,
         )
 
-    def _top(self, chunk: Chunk) -> tuple[dict[str, float] | None, ...]:
-        if chunk.top is None:
-            return (None,) * len(chunk.ids)
+    def _alternatives(
+        self, top: tuple[tuple[TokenLogprob, ...], ...] | None, count: int
+    ) -> tuple[dict[str, float] | None, ...]:
+        if top is None:
+            return (None,) * count
         found = []
-        for others in chunk.top:
+        for others in top:
             shown = map(_shown, self._text.token_bytes([one.id for one in others]))
             # Parts of characters look alike: of those the likeliest is told, which comes first.
             found.append({said: other.logprob for said, other in reversed([*zip(shown, others, strict=True)])})
         return tuple(found)
+
+
+def _usage(chunk: Chunk, prompt_tokens: int, tokens: int, first: int) -> Usage:
+    """What a choice cost, at its last chunk."""
+    alone = chunk.choice == 0
+    return Usage(
+        prompt_tokens=prompt_tokens if alone else 0,
+        cached_tokens=chunk.cached_tokens if alone else 0,
+        completion_tokens=tokens,
+        timings=chunk.timings or Timings(),
+        choice=first + chunk.choice,
+    )
 
 
 def _shown(said: bytes) -> str:

@@ -81,6 +81,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: bool = False
     top_logprobs: int = 0
     """Alternatives reported a token, 0 to 20; needs `logprobs`."""
+    prompt_logprobs: bool = False
+    """Report the prompt's own tokens as well; needs `logprobs`. Only with it may `max_tokens` be 0."""
     grammar: str | None = None
     """An llguidance grammar that the answer, not the thought, must follow."""
 
@@ -145,6 +147,10 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """Of the untouched distribution, in nats; given with `logprobs`."""
     top: tuple[tuple[TokenLogprob, ...], ...] | None = None
     """Given where `top_logprobs` > 0."""
+    prompt_logprobs: tuple[float, ...] | None = None
+    """Of the prompt's tokens from the second on, as `logprobs`; in the first chunk of choice 0, where asked for."""
+    prompt_top: tuple[tuple[TokenLogprob, ...], ...] | None = None
+    """Alternatives to them, as `top`."""
     finish: FinishReason | None = None
     """Set in a sequence's last chunk."""
     trim: int = 0

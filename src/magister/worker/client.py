@@ -229,7 +229,7 @@ class _Stream:
         if self._failure is not None:
             return 0
         self._chunks.append(chunk)
-        self._weight += len(chunk.ids) if chunk.top is None else weight(chunk)
+        self._weight += weight(chunk)
         self._wake()
         return self._weight
 

@@ -24,7 +24,7 @@ from magister.types import (
     Upstream,
 )
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Of both ends; they refuse each other where it differs."""
 LARGEST_QUESTION = 512 << 20
 """Bytes of a client's frame at most: sixteen of the largest images a Magistral reads are 434 MiB of pixels."""
@@ -32,6 +32,10 @@ LARGEST_ANSWER = 64 << 20
 """Bytes of an engine's frame at most."""
 PREFIX = 4
 """Bytes of a frame's length."""
+
+
+_Top = tuple[tuple[tuple[int, float, bytes], ...], ...]
+"""Alternatives by place: id, logprob, bytes."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -77,7 +81,9 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     forced: tuple[bool, ...]
     version: int
     entropy: tuple[float, ...] | None
-    top: tuple[tuple[tuple[int, float, bytes], ...], ...] | None
+    top: _Top | None
+    prompt_logprobs: tuple[float, ...] | None
+    prompt_top: _Top | None
     finish: FinishReason | None
     trim: int
     stop: str | None
@@ -231,7 +237,6 @@ class Framer:
 
 def row(stream: int, chunk: Chunk) -> Row:
     """A chunk on its way."""
-    top = chunk.top
     return Row(
         stream,
         chunk.choice,
@@ -241,7 +246,9 @@ def row(stream: int, chunk: Chunk) -> Row:
         chunk.forced,
         chunk.version,
         chunk.entropy,
-        None if top is None else tuple([tuple([(one.id, one.logprob, one.bytes) for one in place]) for place in top]),
+        _bare(chunk.top),
+        chunk.prompt_logprobs,
+        _bare(chunk.prompt_top),
         chunk.finish,
         chunk.trim,
         chunk.stop,
@@ -253,7 +260,6 @@ def row(stream: int, chunk: Chunk) -> Row:
 
 def chunk_of(row: Row) -> Chunk:
     """A chunk that has arrived."""
-    top = row.top
     return Chunk(
         choice=row.choice,
         ids=row.ids,
@@ -262,7 +268,9 @@ def chunk_of(row: Row) -> Chunk:
         forced=row.forced,
         version=row.version,
         entropy=row.entropy,
-        top=None if top is None else tuple([tuple([TokenLogprob(*one) for one in place]) for place in top]),
+        top=_named(row.top),
+        prompt_logprobs=row.prompt_logprobs,
+        prompt_top=_named(row.prompt_top),
         finish=row.finish,
         trim=row.trim,
         stop=row.stop,
@@ -270,6 +278,16 @@ def chunk_of(row: Row) -> Chunk:
         cached_tokens=row.cached_tokens,
         timings=row.timings,
     )
+
+
+def _bare(top: tuple[tuple[TokenLogprob, ...], ...] | None) -> _Top | None:
+    if top is None:
+        return None
+    return tuple([tuple([(one.id, one.logprob, one.bytes) for one in place]) for place in top])
+
+
+def _named(top: _Top | None) -> tuple[tuple[TokenLogprob, ...], ...] | None:
+    return None if top is None else tuple([tuple([TokenLogprob(*one) for one in place]) for place in top])
 
 
 def refusal(stream: int, error: ValueError | RuntimeError) -> Refusal:

@@ -21,7 +21,10 @@ def joined(chunks: Iterable[Chunk]) -> list[Chunk]:
 
 def weight(chunk: Chunk) -> int:
     """What a chunk takes while it waits: its tokens and their alternatives."""
-    return len(chunk.ids) + (0 if chunk.top is None else sum(map(len, chunk.top)))
+    if chunk.top is None and chunk.prompt_logprobs is None:
+        return len(chunk.ids)
+    tokens = len(chunk.ids) + len(chunk.prompt_logprobs or ())
+    return tokens + sum(map(len, chunk.top or ())) + sum(map(len, chunk.prompt_top or ()))
 
 
 def _join(run: Sequence[Chunk]) -> Chunk:
@@ -37,6 +40,8 @@ def _join(run: Sequence[Chunk]) -> Chunk:
         version=last.version,
         entropy=entropy,
         top=top,
+        prompt_logprobs=run[0].prompt_logprobs,
+        prompt_top=run[0].prompt_top,
         finish=last.finish,
         trim=last.trim,
         stop=last.stop,

@@ -152,7 +152,9 @@ def _most(said: Any) -> int | None:
     if newer is not None and older is not None and newer != older:
         raise BadRequest("max_tokens", f"says {older}, max_completion_tokens {newer}; send one of them")
     within("max_completion_tokens", newer, 1, 1 << 31)
-    within("max_tokens", older, 1, 1 << 31)
+    # Plain completions may be asked for the prompt's own probabilities and nothing more.
+    scores = getattr(said, "echo", None) and said.logprobs is not None
+    within("max_tokens", older, 0 if scores else 1, 1 << 31)
     return older if newer is None else newer
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from magister.types import Sampling
+from magister.types import Refused, Sampling
 from magister.wire.fault import BadRequest
 from magister.wire.openai_chat.ask import sampling_body
 from magister.wire.openai_chat.body import StreamOptions
@@ -29,7 +29,7 @@ _SAMPLING = {
         "stop",
     )
 } | {"ignore_end": "ignore_eos"}
-_LOGPROBS = frozenset({"logprobs", "top_logprobs"})
+_LOGPROBS = frozenset({"logprobs", "top_logprobs", "prompt_logprobs"})
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -99,6 +99,8 @@ def read_request(body: bytes) -> CompletionAsked:
     sampling = {"max_tokens": 16} | sampling_of(said)
     if said.logprobs is not None:
         sampling |= {"logprobs": True, "top_logprobs": said.logprobs}
+        if said.echo:
+            sampling["prompt_logprobs"] = True
     return CompletionAsked(
         model=said.model,
         prompts=_prompts(said.prompt),
@@ -153,6 +155,8 @@ def write_request(asked: CompletionAsked) -> bytes:
     body |= sampling_body(sampling, asked.given - _LOGPROBS - {"logit_bias"}, _SAMPLING)
     if "logit_bias" in asked.given:
         body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+    if sampling.prompt_logprobs != (asked.echo and sampling.logprobs):
+        raise Refused("prompt_logprobs", "are told where the prompt is echoed with logprobs, and nowhere else")
     if sampling.logprobs:
         body["logprobs"] = sampling.top_logprobs
     if asked.stream:
