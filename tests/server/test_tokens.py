@@ -161,6 +161,8 @@ def test_echo_puts_the_prompt_before_it(app: Site, special: bool) -> None:
     before = "<s>hello" if special else "hello"
     assert echoed["text"] == before + plain["text"]
     assert echoed["prompt_token_ids"] == plain["prompt_token_ids"]
+    offsets, tokens = echoed["logprobs"]["text_offset"], echoed["logprobs"]["tokens"]
+    assert offsets[:3] == [0, len("<s>") * special, len("<s>") * special + len(tokens[1])]
     prompt = plain["prompt_token_ids"]
     assert echoed["token_ids"] == [*prompt, *plain["token_ids"]]
     first = len(prompt)

@@ -175,7 +175,10 @@ class _Voice:
         self._begun = True
         logprobs: tuple[float | None, ...] = ()
         top: tuple[dict[str, float] | None, ...] = ()
+        tokens: tuple[str, ...] = ()
+        widths: tuple[int, ...] = ()
         if scored is not None:
+            tokens, widths = self._shown(self._ids)
             found = scored.prompt_logprobs or ()
             logprobs = (None, *found)
             top = (None, *self._alternatives(scored.prompt_top, len(found)))
@@ -183,7 +186,8 @@ class _Voice:
             choice=self._choice,
             text=self._text.plain(self._ids, self._asked.special_tokens).decode("utf-8", "replace"),
             ids=self._ids,
-            tokens=tuple(map(_shown, self._text.token_bytes(self._ids))) if logprobs else (),
+            tokens=tokens,
+            widths=widths,
             logprobs=logprobs,
             top=top,
             prompt_ids=self._ids,
@@ -195,24 +199,30 @@ class _Voice:
         whole = self._text.plain(chunk.ids, self._asked.special_tokens)
         kept = whole[: len(whole) - chunk.trim] if chunk.trim else whole
         text = self._decoder.decode(kept, final=chunk.finish is not None)
+        tokens: tuple[str, ...] = ()
+        widths: tuple[int, ...] = ()
+        top: tuple[dict[str, float] | None, ...] = ()
         if self._asked.sampling.logprobs:
-            tokens, top = (
-                tuple(map(_shown, self._text.token_bytes(chunk.ids))),
-                self._alternatives(chunk.top, len(chunk.ids)),
-            )
-        else:
-            tokens, top = (), ()
+            tokens, widths = self._shown(chunk.ids)
+            top = self._alternatives(chunk.top, len(chunk.ids))
         begun, self._begun = self._begun, True
         return Piece(
             choice=self._choice,
             text=text,
             ids=chunk.ids,
             tokens=tokens,
+            widths=widths,
             logprobs=chunk.logprobs if tokens else (),
             top=top,
             prompt_ids=None if begun else self._ids,
             finish=chunk.finish,
         )
+
+    def _shown(self, ids: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """What each id says, and how many characters of that are in the text."""
+        special = self._asked.special_tokens
+        widths = tuple([len(_shown(self._text.plain((id_,), special))) for id_ in ids])
+        return tuple(map(_shown, self._text.token_bytes(ids))), widths
 
     def _alternatives(
         self, top: tuple[tuple[TokenLogprob, ...], ...] | None, count: int

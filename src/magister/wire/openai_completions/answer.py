@@ -31,6 +31,8 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[int, ...] = ()
     tokens: tuple[str, ...] = ()
     """What each id says; along `ids`, where logprobs are asked for."""
+    widths: tuple[int, ...] = ()
+    """Characters that each shows in the text, where that is not what it says: special tokens have names and show none."""
     logprobs: tuple[float | None, ...] = ()
     top: tuple[dict[str, float] | None, ...] = ()
     prompt_ids: tuple[int, ...] | None = None
@@ -93,9 +95,9 @@ class Writer:
         at = self._written.get(piece.choice, 0)
         most = self._written[piece.choice] = at + len(piece.text)
         offsets = []
-        for token in piece.tokens:
+        for width in piece.widths or map(len, piece.tokens):
             offsets.append(min(at, most))
-            at += len(token)
+            at += width
         return {
             "tokens": piece.tokens,
             "token_logprobs": [None if one is None else max(one, LEAST_LOGPROB) for one in piece.logprobs],
