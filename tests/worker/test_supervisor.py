@@ -23,7 +23,7 @@ from magister.types import Busy, Chunk, Prompt, Refused, Sampling, TooLong, Upst
 from magister.worker.supervisor import Patience, Status, Supervisor
 
 LONG = Sampling(max_tokens=900, ignore_end=True, seed=1)
-QUICK = Patience(ping=0.1, pong=1.0, stop=2.0)
+QUICK = Patience(ping=0.1)
 
 
 async def until(supervisor: Supervisor, status: Status, seconds: float = 20.0) -> float:
@@ -130,7 +130,7 @@ def test_a_killed_process_is_told_at_once_and_started_again() -> None:
 
 def test_a_process_that_stands_still_is_found_out_and_replaced() -> None:
     async def main() -> None:
-        async with supervised(patience=QUICK) as supervisor:
+        async with supervised(patience=Patience(ping=0.1, pong=1.0, stop=2.0)) as supervisor:
             await supervisor.start()
             tasks = await begin(supervisor, 4)
             first = supervisor.state.process

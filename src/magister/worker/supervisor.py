@@ -180,6 +180,8 @@ class Supervisor:
             self._status = Status.RESTARTING
             again = await self._reconnect()
             if again is None:
+                if self._process is not None and self._process.exited.done():
+                    self._reason = how_it_ended(self._process.exited.result())
                 await self._clear()
                 unwell = 0 if time.monotonic() - ready_at > self._patience.steady else unwell + 1
                 again = await self._restart(unwell)
@@ -192,8 +194,10 @@ class Supervisor:
         if self._process is None or self._process.exited.done() or not (self._client and self._client.ended.done()):
             return None
         try:
-            self._client = await asyncio.wait_for(WorkerClient.connect(self._path), self._patience.pong)
+            self._client = await _connected(self._path, self._patience.pong)
         except (OSError, Upstream):
+            # Nobody listens any more: it is ending, and how it does is worth knowing.
+            await _first(self._patience.stop, self._process.exited)
             return None
         self._status = Status.READY
         return self._client
@@ -224,7 +228,7 @@ class Supervisor:
             raise ValueError(f"{self._command[0]}: {error.strerror}") from error
         while True:
             try:
-                client = await asyncio.wait_for(WorkerClient.connect(self._path), self._patience.start)
+                client = await _connected(self._path, self._patience.start)
                 break
             except (OSError, Upstream):
                 # Nobody listens yet, or, for a moment, one that is just ending.
@@ -287,6 +291,13 @@ class Supervisor:
             case Status.DRAINING:
                 raise Busy("the engine finishes what it has and takes nothing more", self._start_took)
         raise Busy(f"the engine is starting again: {self._reason}", max(1.0, round(self._start_took)))
+
+
+async def _connected(path: Path, seconds: float) -> WorkerClient:
+    """A connection. `TimeoutError`, an `OSError`, where nobody says hello in time."""
+    # Not `wait_for`, which until Python 3.12 forgets that it was cancelled where its time and its answer come together.
+    async with asyncio.timeout(seconds):
+        return await WorkerClient.connect(path)
 
 
 async def _first(seconds: float, *futures: asyncio.Future[Any]) -> None:
