@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
-from magister.types import Event, Finish, FinishReason, Reply, TextDelta, ThinkingDelta, ToolCallDelta, Usage, fold
+from magister.types import (
+    Event,
+    Finish,
+    FinishReason,
+    Message,
+    Part,
+    Reply,
+    TextDelta,
+    Thinking,
+    ThinkingDelta,
+    ToolCallDelta,
+    Usage,
+    fold,
+)
 from magister.wire.dialect import EventReader, EventWriter
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -54,6 +68,24 @@ def cut(draw: Any, data: bytes) -> list[bytes]:
     """Bytes in pieces, as networks deliver them."""
     at = sorted(draw(st.lists(st.integers(0, len(data)), max_size=6)))
     return [data[start:end] for start, end in zip([0, *at], [*at, len(data)], strict=True)]
+
+
+def signed(reply: Reply, sign: Callable[[str], str]) -> Reply:
+    """The reply with each whole thought signed."""
+
+    def part(said: Part) -> Part:
+        if not isinstance(said, Thinking) or not said.closed:
+            return said
+        return msgspec.structs.replace(said, signature=sign(said.text))
+
+    return Reply(
+        choices=tuple(
+            msgspec.structs.replace(
+                choice, message=Message(choice.message.role, tuple(part(one) for one in choice.message.parts))
+            )
+            for choice in reply.choices
+        )
+    )
 
 
 def written(writer: EventWriter, events: Sequence[Event], groups: Sequence[int]) -> bytes:

@@ -53,6 +53,10 @@ RESULT = {"type": "tool_result", "tool_use_id": "c1", "content": "42"}
 TOOLS = [{"name": "f", "input_schema": {"type": "object"}}]
 
 
+FORMAT = {"type": "json_schema", "schema": {"type": "object"}}
+CLEAR = {"type": "clear_thinking_20251015"}
+
+
 def asked(**fields: Any) -> Asked:
     body = {"model": "nano", "max_tokens": 2000, "messages": [{"role": "user", "content": "hi"}], **fields}
     return anthropic.read_request(json.dumps(body).encode(), signing_key=KEY)
@@ -187,7 +191,13 @@ def test_what_asks_for_nothing_is_taken() -> None:
         "thinking": None,
         "output_config": None,
     }
-    assert asked(**nothing, **caching, **empty) == asked()
+    edits = {"context_management": {"edits": [{**CLEAR, "keep": "all"}, {**CLEAR, "keep": {"type": "all"}}]}}
+    assert asked(**nothing, **caching, **empty, **edits) == asked()
+
+
+def test_the_older_name_of_a_format() -> None:
+    assert asked(output_format=FORMAT) == asked(output_config={"format": FORMAT})
+    assert asked(output_format=FORMAT).chat.json_format == JsonFormat({"type": "object"})
 
 
 @pytest.mark.parametrize(
@@ -212,10 +222,15 @@ def test_what_asks_for_nothing_is_taken() -> None:
         ({"thinking": {"type": "deep"}}, "thinking.type", "deep"),
         ({"output_config": {"effort": "minimal"}}, "output_config.effort", "minimal"),
         ({"output_config": {"format": {"type": "json_object"}}}, "output_config.format.type", "json_object"),
-        ({"output_format": {"type": "json_schema"}}, "output_format", "output_config.format"),
+        ({"output_format": {"type": "json_schema"}}, "output_format.schema", "required"),
+        ({"output_format": FORMAT, "output_config": {"format": FORMAT}}, "output_format", "output_config.format"),
         ({"container": "c"}, "container", "containers"),
         ({"mcp_servers": [{}]}, "mcp_servers", "tools"),
-        ({"context_management": {"edits": []}}, "context_management", "messages"),
+        ({"context_management": {"edits": [CLEAR]}}, "context_management.edits[0]", "messages"),
+        ({"context_management": {"edits": [{**CLEAR, "keep": "all"}, {"type": "compact_20260112"}]}},
+         "context_management.edits[1]", "messages"),
+        ({"thread": {"type": "create"}}, "thread", "kept"),
+        ({"fallbacks": [{"model": "x"}]}, "fallbacks", "itself"),
         ({"diagnostics": {"previous_message_id": "m"}}, "diagnostics.previous_message_id", "kept"),
         ({"inference_geo": "eu"}, "inference_geo", "where it is"),
         ({"workspace_id": "w"}, "workspace_id", "workspaces"),
@@ -231,7 +246,7 @@ def test_what_asks_for_nothing_is_taken() -> None:
         ({"tool_choice": {"type": "auto", "name": "f"}}, "tool_choice.name", "type tool"),
         ({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "g"}}, "tool_choice.name", "'g'"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_honoured_is_named(fields: Any, field: str, word: str) -> None:
     with pytest.raises(BadRequest) as caught:
         asked(**fields)
@@ -268,9 +283,24 @@ def test_blocks_are_named_by_their_place(role: str, block: Any, field: str, word
     assert word in caught.value.fault.message
 
 
-def test_results_hold_texts_only_and_answer_once() -> None:
-    image = {**RESULT, "content": [{"type": "image", "source": {}}]}
-    with pytest.raises(BadRequest, match=r"messages\[2\].content\[0\].content\[0\].type: .*'image'"):
+def test_images_among_results_are_shown_behind_them() -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": PNG64}
+    result = {**RESULT, "content": [{"type": "text", "text": "a page"}, {"type": "image", "source": source}]}
+    asks = {"type": "text", "text": "so?"}
+    results = Message(Role.TOOL, (ToolResult("c1", "a page"),))
+    for content in ([result, asks], [asks, result]):
+        read = said(("user", "hi"), ("assistant", [CALL]), ("user", content))
+        assert read[2:] == (results, user(Image(data=PNG), "so?"))
+    alone = said(("user", "hi"), ("assistant", [CALL]), ("user", [result]))
+    assert alone[2:] == (results, user(Image(data=PNG)))
+
+
+def test_results_hold_texts_and_images_and_answer_once() -> None:
+    document = {**RESULT, "content": [{"type": "document", "source": {}}]}
+    with pytest.raises(BadRequest, match=r"messages\[2\].content\[0\].content\[0\].type: 'document': .*text"):
+        said(("user", "hi"), ("assistant", [CALL]), ("user", [document]))
+    image = {**RESULT, "content": [{"type": "image", "source": {"type": "url"}}]}
+    with pytest.raises(BadRequest, match=r"messages\[2\].content\[0\].content\[0\].source.url: "):
         said(("user", "hi"), ("assistant", [CALL]), ("user", [image]))
     with pytest.raises(BadRequest, match=r"content\[1\].tool_use_id: .*answered already"):
         said(("user", "hi"), ("assistant", [CALL]), ("user", [RESULT, RESULT]))
@@ -280,6 +310,8 @@ def test_counting_asks_for_no_answer() -> None:
     body: dict[str, Any] = {"model": "nano", "messages": [{"role": "user", "content": "hi"}], "system": "s"}
     assert anthropic.read_count_request(json.dumps(body).encode()).chat.messages == (system("s"), user("hi"))
     assert json.loads(anthropic.write_count(7)) == {"input_tokens": 7}
+    asked = anthropic.read_count_request(json.dumps({**body, "user_profile_id": "p", "workspace_id": None}).encode())
+    assert asked.labels == {"user_profile_id": "p"}
     with pytest.raises(BadRequest, match="max_tokens: there is no such field"):
         anthropic.read_count_request(json.dumps({**body, "max_tokens": 1}).encode())
 
@@ -419,11 +451,18 @@ def test_every_fault_has_its_word(kind: Kind, status: int, word: str) -> None:
     assert (headers.get("retry-after"), headers.get("x-should-retry")) == ((None, "false") if final else ("2", None))
 
 
+def test_a_prompt_that_does_not_fit_is_told_as_agents_know_it() -> None:
+    fault = Fault(kind=Kind.TOO_LONG, message="the prompt has 9 tokens")
+    assert json.loads(anthropic.write_error(fault, "").body)["error"]["message"].startswith("prompt is too long: ")
+
+
 def test_errors_of_others_are_read() -> None:
     assert anthropic.read_error(529, b"x").kind is Kind.BUSY
     spent = (
         b'{"error":{"type":"rate_limit_error","message":"m","details":{"error_code":"enforced_spend_limit_reached"}}}'
     )
+    long = b'{"error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 4 maximum"}}'
+    assert anthropic.read_error(400, long) == Fault(kind=Kind.TOO_LONG, message="9 tokens > 4 maximum")
     assert anthropic.read_error(429, spent) == Fault(kind=Kind.OUT_OF_BUDGET, message="m")
 
 
@@ -470,3 +509,18 @@ def test_what_has_no_word_is_refused(chat: Any, field: str) -> None:
     with pytest.raises(Refused) as caught:
         anthropic.write_request(Asked(chat=ChatRequest(**fields)))
     assert caught.value.field == field
+
+
+def test_a_remote_thought_that_was_not_shown_goes_back_as_it_came() -> None:
+    omitted = {"type": "thinking", "thinking": "", "signature": "theirs"}
+    reply = {"type": "message", "content": [omitted, {"type": "text", "text": "so"}], "stop_reason": "end_turn"}
+    heard = anthropic.read_reply(json.dumps(reply).encode()).message
+    assert heard == assistant(Thinking("", signature="theirs"), "so")
+    chat = ChatRequest(messages=(user("q"), heard), model="m", sampling=Sampling(max_tokens=9))
+    assert json.loads(anthropic.write_request(Asked(chat=chat)))["messages"][1]["content"][0] == omitted
+
+
+def test_thoughts_that_were_joined_have_no_signature() -> None:
+    thoughts = [{"type": "thinking", "thinking": text, "signature": text} for text in "hm"]
+    reply = {"type": "message", "content": thoughts, "stop_reason": "end_turn"}
+    assert anthropic.read_reply(json.dumps(reply).encode()).message == assistant(Thinking("hm"))

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.canned_streams import ARGUMENTS, NAMES, WORDS, cut, one_choice, read, written
+from tests.wire.canned_streams import ARGUMENTS, NAMES, WORDS, cut, one_choice, read, signed, written
 
 from magister.types import (
     ChatRequest,
@@ -42,6 +42,7 @@ from magister.types import (
 from magister.wire import anthropic
 from magister.wire.dialect import Asked, Stamp
 from magister.wire.fault import BadRequest, Fault, Kind
+from magister.wire.signature import sign
 
 STAMP = Stamp(id="0123456789abcdef" * 2, created=1, model="nano", signing_key=b"k")
 ASKED = Asked(chat=ChatRequest(messages=(user("hi"),)), stream=True)
@@ -49,8 +50,8 @@ IMAGES = st.sampled_from([Image(data=b"\xff\xd8\xff1"), Image(data=b"GIF89a"), I
 
 
 def carried(reply: Reply) -> Reply:
-    """What Anthropic's words carry: a cut loop is an end too early."""
-    choice = reply.choices[0]
+    """What Anthropic's words carry: a cut loop is an end too early. Whole thoughts are signed."""
+    choice = signed(reply, lambda text: sign(STAMP.signing_key, text)).choices[0]
     finish = FinishReason.LENGTH if choice.finish is FinishReason.REPETITION else choice.finish
     return Reply(choices=(msgspec.structs.replace(choice, finish=finish),))
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from magister.types import (
+    ChatRequest,
     Effort,
     Event,
     EventToken,
@@ -41,8 +42,10 @@ from magister.types import (
 from magister.wire import google
 from magister.wire.dialect import Asked, Card, Stamp
 from magister.wire.fault import BadRequest, Fault, Kind
+from magister.wire.signature import seal, sign
 
-STAMP = Stamp(id="a" * 32, created=1, model="nano")
+KEY = b"key"
+STAMP = Stamp(id="a" * 32, created=1, model="nano", signing_key=KEY)
 PNG = b"\x89PNG\r\n\x1a\n0"
 
 
@@ -51,7 +54,7 @@ def body(**fields: Any) -> bytes:
 
 
 def asked(**fields: Any) -> Asked:
-    return google.read_request(body(**fields), "nano")
+    return google.read_request(body(**fields), "nano", signing_key=KEY)
 
 
 def configured(**fields: Any) -> Asked:
@@ -217,6 +220,7 @@ def test_tool_choice(mode: str, names: list[str], shown: str, choice: ToolChoice
         ({"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": "#"}}]}]},
          "contents[0].parts[0].inlineData.data"),
         ({"contents": [{"parts": [{"fileData": {"fileUri": "gs://x"}}]}]}, "contents[0].parts[0].fileData.fileUri"),
+        ({"contents": [{"parts": [{"text": "x", "audioMetadata": {"a": 1}}]}]}, "contents[0].parts[0].audioMetadata"),
         ({"contents": [{"parts": [{"executableCode": {"code": "1"}}]}]}, "contents[0].parts[0].executableCode"),
         ({"contents": [{"parts": [{"text": "x", "thought": True}]}]}, "contents[0].parts[0].thought"),
         ({"contents": [{"role": "model", "parts": [{"fileData": {"fileUri": "https://x/y"}}]}]},
@@ -240,6 +244,7 @@ def test_tool_choice(mode: str, names: list[str], shown: str, choice: ToolChoice
          "tools[0].functionDeclarations[0].parameters.type"),
         ({"toolConfig": {"functionCallingConfig": {"mode": "ANY"}}}, "toolConfig.functionCallingConfig.mode"),
         ({"cachedContent": "x"}, "cachedContent"),
+        ({"continuationToken": "x"}, "continuationToken"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"store": True}, "store"),
         ({"generationConfig": {"top_p": 1, "topP": 1}}, "topP"),
@@ -271,7 +276,7 @@ def test_what_is_no_body(raw: bytes) -> None:
 def test_what_asks_for_nothing_is_accepted() -> None:
     found = asked(
         tools=[], safetySettings=[{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}], store=False,
-        cachedContent=None, generationConfig={"responseModalities": ["TEXT"], "audioTimestamp": False,
+        cachedContent=None, generationConfig={"responseModalities": ["TEXT", "text"], "audioTimestamp": False,
         "mediaResolution": "MEDIA_RESOLUTION_UNSPECIFIED", "speechConfig": None},
     )  # fmt: skip
     assert found.chat == asked().chat
@@ -294,6 +299,10 @@ def frames(data: bytes) -> list[Any]:
     return [json.loads(frame.removeprefix(b"data: ")) for frame in data.split(b"\r\n\r\n")[:-1]]
 
 
+def _frames(data: bytes) -> list[Any]:
+    return frames(data) if data else []
+
+
 def test_a_stream_frame_by_frame() -> None:
     writer = google.write_events(configured(thinkingConfig={"includeThoughts": True}), STAMP)
     said = writer.write([ThinkingDelta(text="h"), ThinkingDelta(text="m"), ThinkingDelta(text="", closed=True)])
@@ -307,10 +316,11 @@ def test_a_stream_frame_by_frame() -> None:
 
     first, second, last = frames(said)
     about = {"modelVersion": "nano", "responseId": "a" * 32}
-    assert first == {"candidates": [frame({"text": "hm", "thought": True})], **about}
+    thought = {"text": "hm", "thought": True, "thoughtSignature": sign(KEY, "hm")}
+    assert first == {"candidates": [frame(thought)], **about}
     assert second == {"candidates": [frame({"text": "h"})], **about}
     call = {"functionCall": {"id": "call_aaaaaaaaaaaaaaaa_0_0", "name": "f", "args": {"a": 1}}}
-    assert last["candidates"] == [frame(call, finishReason="STOP")]
+    assert last["candidates"] == [frame(call | {"thoughtSignature": seal(KEY, "hm")}, finishReason="STOP")]
     assert last["usageMetadata"] == {
         "promptTokenCount": 3, "candidatesTokenCount": 2, "thoughtsTokenCount": 4, "totalTokenCount": 9,
         "cachedContentTokenCount": 1,
@@ -326,9 +336,56 @@ def test_hidden_thoughts_are_counted_and_not_shown() -> None:
     assert writer.write(events[:1]) == b""
     (streamed,) = frames(writer.write(events[1:]) + writer.end())
     assert streamed == json.loads(google.write_reply(asked(), fold(events), STAMP))
-    assert streamed["candidates"][0]["content"]["parts"] == [{"text": "hi"}]
+    assert streamed["candidates"][0]["content"]["parts"] == [{"text": "hi", "thoughtSignature": seal(KEY, "hm")}]
     assert streamed["candidates"][0]["finishReason"] == "MAX_TOKENS"
     assert streamed["usageMetadata"]["thoughtsTokenCount"] == 2
+
+
+def test_a_thoughts_end_by_itself_brings_its_signature() -> None:
+    writer = google.write_events(configured(thinkingConfig={"includeThoughts": True}), STAMP)
+    writer.write([ThinkingDelta(text="hm")])
+    (last,) = frames(writer.write([ThinkingDelta(text="", closed=True)]))
+    signed = {"text": "", "thought": True, "thoughtSignature": sign(KEY, "hm")}
+    assert last["candidates"][0]["content"]["parts"] == [signed]
+    cut: list[Event] = [ThinkingDelta(text="hm"), Finish(reason=FinishReason.LENGTH)]
+    for shown in (True, False):
+        wanted = configured(thinkingConfig={"includeThoughts": shown})
+        assert b"thoughtSignature" not in google.write_events(wanted, STAMP).write(cut)
+        assert b"thoughtSignature" not in google.write_reply(wanted, fold(cut), STAMP)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("calls", [0, 2])
+def test_what_was_said_comes_back_with_its_thought(shown: bool, calls: int) -> None:
+    events: list[Event] = [ThinkingDelta(text="hm", closed=True), TextDelta(text="so")]
+    events += [ToolCallDelta(index=at, id=f"c{at}", name="f", arguments='{"a": 1}') for at in range(calls)]
+    events += [Usage(), Finish(reason=FinishReason.TOOL_CALLS if calls else FinishReason.END)]
+    wanted = configured(thinkingConfig={"includeThoughts": shown})
+    writer = google.write_events(wanted, STAMP)
+    streamed = [frame["candidates"][0]["content"] for event in events for frame in _frames(writer.write([event]))]
+    whole = json.loads(google.write_reply(wanted, fold(events), STAMP))["candidates"][0]["content"]
+    assert sum("functionCall" in part and "thoughtSignature" in part for part in whole["parts"]) == min(calls, 1)
+    for turns in (streamed, [whole]):
+        read = asked(contents=[{"parts": [{"text": "q"}]}, *turns]).chat.messages[1]
+        assert (read.thinking, read.text, read.tool_calls) == ("hm", "so", fold(events).message.tool_calls)
+
+
+def test_a_thought_under_seal_has_only_our_key() -> None:
+    def replayed(*parts: Any) -> Message:
+        return asked(contents=[{"parts": [{"text": "q"}]}, {"role": "model", "parts": list(parts)}]).chat.messages[1]
+
+    call: Any = {"functionCall": {"name": "f"}}
+    ours, foreign = seal(KEY, "ÿÿÿ hm?>"), seal(b"other", "hm")
+    standard = ours.replace("-", "+").replace("_", "/")
+    for sealed in (ours, standard):
+        assert replayed({**call, "thoughtSignature": sealed}).thinking == "ÿÿÿ hm?>"
+    assert replayed({"text": "", "thought": True, "thoughtSignature": ours}, {"text": "so"}).thinking == "ÿÿÿ hm?>"
+    assert replayed({**call, "thoughtSignature": foreign}).thinking == ""
+    assert replayed({"text": "so", "thoughtSignature": "c2ln"}) == assistant("so")
+    shown: Any = {"text": "h", "thought": True}
+    assert replayed(shown, {**call, "thoughtSignature": ours}).thinking == "h"
+    counted = json.dumps({"contents": [{"role": "model", "parts": [{**call, "thoughtSignature": ours}]}]}).encode()
+    assert google.read_count_request(counted, "nano", signing_key=KEY).chat.messages[0].thinking == "ÿÿÿ hm?>"
 
 
 def test_an_end_by_itself_still_has_a_part() -> None:
@@ -380,6 +437,29 @@ def test_logprobs_of_every_token() -> None:
     assert "logprobsResult" not in json.loads(google.write_reply(asked(), reply, STAMP))["candidates"][0]
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_logprobs_of_a_hidden_thought_are_hidden(shown: bool) -> None:
+    def token(said: bytes, logprob: float) -> EventToken:
+        return EventToken(id=1, bytes=said, logprob=logprob, sampled_logprob=logprob)
+
+    wanted = configured(responseLogprobs=True, thinkingConfig={"includeThoughts": shown})
+    events: list[Event] = [
+        ThinkingDelta(text="hm", closed=True, tokens=(token(b"hm", -4.0), token(b"[/THINK]", 0.0))),
+        TextDelta(text="a", tokens=(token(b"a", -1.0),)),
+        TextDelta(text="b", tokens=(token(b"b", -2.0),)),
+        Usage(thinking_tokens=2, completion_tokens=4),
+        Finish(reason=FinishReason.END),
+    ]
+    (whole,) = json.loads(google.write_reply(wanted, fold(events), STAMP))["candidates"]
+    writer = google.write_events(wanted, STAMP)
+    streamed = [frame["candidates"][0] for event in events for frame in _frames(writer.write([event]))]
+    told = whole["logprobsResult"]["chosenCandidates"]
+    assert [one["token"] for one in told] == (["hm", "[/THINK]"] if shown else []) + ["a", "b"]
+    assert [one for part in streamed for one in part.get("logprobsResult", {}).get("chosenCandidates", ())] == told
+    # The average is of all frames, though the last one tells no token.
+    assert streamed[-1]["avgLogprobs"] == whole["avgLogprobs"] == (-1.75 if shown else -1.5)
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 def test_errors_say_and_are_read_back(kind: Kind) -> None:
     fault = Fault(kind=kind, message="no", field="contents[0]", retry_after=2.5)
@@ -387,7 +467,7 @@ def test_errors_say_and_are_read_back(kind: Kind) -> None:
     error = json.loads(told.body)["error"]
     assert (error["code"], error["message"]) == (told.status, "no")
     assert error["status"].isupper()
-    assert told.headers == (("retry-after", "2"),)
+    assert told.headers == (("retry-after", "3"),)
     assert google.read_error(told.status, told.body) == fault
 
 
@@ -460,3 +540,12 @@ def test_what_google_cannot_say_is_refused(field: str, changes: dict[str, Any]) 
 
 def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def test_what_google_signs_goes_back_where_it_looks_for_it() -> None:
+    call = {"functionCall": {"id": "c1", "name": "f", "args": {}}, "thoughtSignature": "c2ln"}
+    content = {"role": "model", "parts": [{"text": "hm", "thought": True}, call]}
+    heard = google.read_reply(json.dumps({"candidates": [{"content": content, "finishReason": "STOP"}]}).encode())
+    assert heard.message == assistant(Thinking("hm", signature="c2ln"), ToolCall("c1", "f", "{}"))
+    chat = ChatRequest(messages=(user("q"), heard.message), model="nano")
+    assert json.loads(google.write_request(Asked(chat=chat)))["contents"][1]["parts"][1] == call

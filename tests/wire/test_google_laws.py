@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.canned_streams import ARGUMENTS, NAMES, WORDS, cut, dumps, one_choice, read, written
+from tests.wire.canned_streams import ARGUMENTS, NAMES, WORDS, cut, dumps, one_choice, read, signed, written
 
 from magister.types import (
     ChatRequest,
@@ -39,6 +39,7 @@ from magister.types import (
 from magister.wire import google
 from magister.wire.dialect import Asked, Stamp
 from magister.wire.fault import BadRequest
+from magister.wire.signature import sign
 
 STAMP = Stamp(id="0123456789abcdef" * 2, created=1, model="nano")
 IMAGES = st.sampled_from([Image(data=b"\xff\xd8\xff1"), Image(data=b"GIF89a"), Image(url="https://example.org/a.png")])
@@ -50,7 +51,8 @@ def asking(choices: int) -> Asked:
 
 
 def carried(reply: Reply) -> Reply:
-    """What Google's words carry: the cost of all choices together."""
+    """What Google's words carry: the cost of all choices together. Whole thoughts are signed."""
+    reply = signed(reply, lambda text: sign(STAMP.signing_key, text))
     usages = [choice.usage for choice in reply.choices]
     total = Usage(
         prompt_tokens=sum(usage.prompt_tokens for usage in usages),

@@ -9,9 +9,10 @@ import pydantic
 import pytest
 from google import genai
 from google.genai import errors, types
-from tests.server.puter_world import World, serving
+from tests.server.puter_world import SETTINGS, World, serving
 
 from magister.types import Image, Thinking, ToolCall, ToolChoice, ToolMode
+from magister.wire.signature import verify
 
 WORLD = World()
 
@@ -73,6 +74,8 @@ def test_a_call_and_its_result(client: genai.Client) -> None:
     ask(client, [question, said, types.Content(role="user", parts=[result])], tools=tools)
     replayed = WORLD.chat.asked[-1].messages[1].parts[-1]
     assert replayed == ToolCall("call_1", "weather", '{"city": "Köln"}')
+    # The call carried the thought under seal; the client decoded it and encoded it again.
+    assert WORLD.chat.asked[-1].messages[1].thinking == "hm: call"
 
 
 def test_functions_that_the_client_calls_itself(client: genai.Client) -> None:
@@ -93,8 +96,20 @@ def test_two_turns_with_the_thought_replayed(client: genai.Client) -> None:
     for _ in chat.send_message_stream("one"):
         pass
     chat.send_message("two")
-    assert WORLD.chat.asked[-1].messages[1].parts[0] == Thinking("hm: one")
+    thought = WORLD.chat.asked[-1].messages[1].parts[0]
+    assert isinstance(thought, Thinking)
+    assert verify(SETTINGS.signing_key, "hm: one", thought.signature or "")
     assert [message.role.value for message in WORLD.chat.asked[-1].messages] == ["user", "assistant", "user"]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_thought_that_was_never_shown_comes_back_under_seal(client: genai.Client, streams: bool) -> None:
+    chat = client.chats.create(model="nano")
+    said = list(chat.send_message_stream("one")) if streams else [chat.send_message("one")]
+    assert "".join(one.text or "" for one in said) == "schön: one"
+    chat.send_message("two")
+    replayed = WORLD.chat.asked[-1].messages[1]
+    assert (replayed.thinking, replayed.text) == ("hm: one", "schön: one")
 
 
 def test_structured_output(client: genai.Client) -> None:

@@ -222,6 +222,13 @@ def test_a_thought_replayed_in_anothers_shape_is_a_thought(name: str) -> None:
     assert read(*HI, message, *HI).chat.messages[1] == assistant(Thinking("hm"), "so")
 
 
+def test_a_tool_that_gave_nothing_back() -> None:
+    called = {"id": "abcdefghi", "function": {"name": "f", "arguments": {}}}
+    call = {"role": "assistant", "content": "", "tool_calls": [called]}
+    result = {"role": "tool", "tool_call_id": "abcdefghi", "name": "f", "content": None}
+    assert read(*HI, call, result).chat.messages[-1] == Message(Role.TOOL, (ToolResult("abcdefghi", ""),))
+
+
 @pytest.mark.parametrize(
     ("content", "prefix"),
     [

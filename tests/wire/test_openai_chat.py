@@ -286,10 +286,24 @@ def test_literal_tags_stay_text() -> None:
 
 def test_what_an_sdk_gave_is_taken_back() -> None:
     called = {**CALL["function"], "parsed_arguments": {"a": 1}}  # type: ignore[dict-item]
-    message = said(refusal=None, audio=None, function_call=None, annotations=[], parsed={"a": 1}, tool_calls=None)
-    assert message == Message(Role.ASSISTANT, ())
+    nothing: dict[str, Any] = {
+        "refusal": None,
+        "audio": None,
+        "function_call": None,
+        "annotations": [],
+        "parsed": {"a": 1},
+    }
+    assert said(content="so", **nothing, tool_calls=None) == assistant("so")
     assert said(tool_calls=[{**CALL, "index": 0, "function": called}]).tool_calls[0].name == "f"
     assert said(refusal="no") == assistant("no")
+
+
+@pytest.mark.parametrize("content", [None, "", [], [{"type": "text", "text": ""}]])
+def test_an_answer_that_was_stopped_before_its_first_word_says_nothing(content: Any) -> None:
+    stopped = {"role": "assistant", "content": content}
+    assert read(*HI, stopped, *HI).chat.messages == (user("hi"), user("hi"))
+    last = read(*HI, stopped, continue_final_message=True, add_generation_prompt=False)
+    assert last.chat.messages == (user("hi"),)
 
 
 @pytest.mark.parametrize("last", [{"content": "so"}, {"content": "so", "prefix": True}])
@@ -594,3 +608,22 @@ def test_other_servers_habits_are_understood() -> None:
     assert reply.choices[0].usage == Usage(prompt_tokens=1, completion_tokens=2)
     filtered = openai_chat.read_reply(b'{"choices":[{"message":{"content":"a"},"finish_reason":"content_filter"}]}')
     assert filtered.choices[0].error == "the model ended with content_filter"
+
+
+@pytest.mark.parametrize("chunks", [True, False])
+def test_signatures_of_remote_thoughts_are_kept(chunks: bool) -> None:
+    def delta(text: str, **fields: Any) -> dict[str, Any]:
+        if chunks:
+            return {"content": [{"type": "thinking", "thinking": text, **fields}]}
+        return {"reasoning": text, "reasoning_details": [{"type": "reasoning.text", "text": text, **fields}]}
+
+    choices: list[Any] = [
+        {"delta": one} for one in (delta("h"), delta("m"), delta("", signature="sig"), {"content": "so"})
+    ]
+    choices.append({"delta": {}, "finish_reason": "stop"})
+    stream = b"".join(b"data: %b\n\n" % json.dumps({"choices": [one]}).encode() for one in choices)
+    reader = openai_chat.read_events()
+    assert fold([*reader.feed(stream), *reader.end()]).message == assistant(Thinking("hm", signature="sig"), "so")
+    message = {**delta("hm", signature="sig"), "tool_calls": [CALL]}
+    whole = openai_chat.read_reply(json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
+    assert whole.message == assistant(Thinking("hm", signature="sig"), ToolCall("c1", "f", '{"a": 1}'))

@@ -101,6 +101,7 @@ def test_labels_and_what_the_reply_repeats() -> None:
     assert read.labels == {"user": "u", "safety_identifier": "s", "k": "v", "prompt_cache_key": "p"}
     reply = json.loads(responses.write_reply(read, fold(EVENTS), STAMP))
     assert (reply["metadata"], reply["instructions"], reply["user"]) == ({"k": "v"}, "i", "u")
+    assert asked(client_metadata={"turn": "1"}, metadata={"k": "v"}).labels == {"turn": "1", "k": "v"}
 
 
 @pytest.mark.parametrize("word", list(Effort))
@@ -144,6 +145,17 @@ def test_one_turn_of_an_assistant_is_one_message() -> None:
         user("hi"),
     )
     assert said(USER, hm, SAID, hm, SAID)[1] == assistant(Thinking("hm\n\nhm"), "so\n\nso")
+
+
+def test_images_among_results_are_shown_behind_them() -> None:
+    image = {"type": "input_image", "image_url": PNG_URL}
+    output = [{"type": "input_text", "text": "a page"}, image]
+    read = said(USER, {**CALL, "async": None}, {**RESULT, "output": output}, SAID, USER)
+    expected = (Message(Role.TOOL, (ToolResult("c1", "a page"),)), user(Image(data=PNG)), assistant("so"), user("hi"))
+    assert read[2:] == expected
+    calls = [CALL, {**CALL, "call_id": "c2"}]
+    both = said(USER, *calls, {**RESULT, "output": [image]}, {**RESULT, "call_id": "c2"})
+    assert both[2:] == (Message(Role.TOOL, (ToolResult("c1", ""), ToolResult("c2", "42"))), user(Image(data=PNG)))
 
 
 def test_thoughts_in_every_shape() -> None:
@@ -234,6 +246,7 @@ def test_what_asks_for_nothing_is_taken() -> None:
         ({"tools": [{"name": "f"}]}, "tools[0].type", "required"),
         ({"tools": [{"type": "function"}]}, "tools[0].name", "required"),
         ({"tools": [{**TOOLS[0], "defer_loading": True}]}, "tools[0].defer_loading", "shown"),
+        ({"tools": [{**TOOLS[0], "async": True}]}, "tools[0].async", "waits"),
         ({"tools": [{**TOOLS[0], "output_schema": {"a": 1}}]}, "tools[0].output_schema", "description"),
         ({"tools": [{**TOOLS[0], "allowed_callers": ["programmatic"]}]}, "tools[0].allowed_callers", "direct"),
         ({"tool_choice": "any"}, "tool_choice", "'any'"),
@@ -274,6 +287,7 @@ def holding(part: dict[str, Any], role: str = "user") -> dict[str, Any]:
         (holding({"type": "input_text"}), "content[0].text", "required"),
         (holding({"type": "input_image", "file_id": "x"}), "content[0].file_id", "image_url"),
         (holding({"type": "input_image"}), "content[0].image_url", "required"),
+        (holding({"type": "input_image", "image_url": PNG_URL, "detail": "low"}), "content[0].detail", "smaller"),
         (holding({"type": "input_image", "image_url": "x"}), "content[0].image_url", "data URL"),
         (holding({"type": "input_image", "image_url": "x"}, "system"), "content[0].type", "input_text"),
         ({**CALL, "call_id": "c2"}, "", "no function_call_output"),
@@ -281,7 +295,9 @@ def holding(part: dict[str, Any], role: str = "user") -> dict[str, Any]:
         ({**CALL, "namespace": "n"}, "namespace", "namespaces"),
         ({**CALL, "caller": {"type": "program"}}, "caller", "runs no tools"),
         ({**RESULT, "call_id": "x"}, "call_id", "'x'"),
-        ({**RESULT, "output": [{"type": "input_image", "image_url": "x"}]}, "output[0].type", "'input_image'"),
+        ({**RESULT, "output": [{"type": "input_image", "image_url": "x"}]}, "output[0].image_url", "data URL"),
+        ({**RESULT, "output": [{"type": "input_file", "file_id": "x"}]}, "output[0].type", "send their text"),
+        ({**CALL, "async": True}, "async", "waits"),
         (thought(content=[{"type": "reasoning_text"}]), "content[0].text", "required"),
     ],
 )
@@ -296,6 +312,7 @@ def test_items_are_named_by_their_place(item: Any, field: str, word: str) -> Non
 def test_calls_are_made_and_answered_once() -> None:
     with pytest.raises(BadRequest, match=r"^input\[3\].call_id: .*answered already"):
         said(USER, CALL, RESULT, RESULT)
+    assert said(USER, {**CALL, "arguments": ""}, RESULT)[1] == assistant(ToolCall("c1", "f", "{}"))
     with pytest.raises(BadRequest, match=r"^input\[2\].call_id: .*twice"):
         said(USER, CALL, CALL)
 
@@ -425,6 +442,21 @@ def test_thoughts_of_others_come_as_summaries_or_not_at_all() -> None:
         ThinkingDelta(text="", closed=True),
     ]
     assert responses.read_events().feed(done) == []
+
+
+def test_the_parts_of_a_summary_are_paragraphs() -> None:
+    texts = ["one", "two"]
+    stream, summary = b"", []
+    for at, text in enumerate(texts):
+        about = {"output_index": 0, "summary_index": at}
+        added = {"type": "response.reasoning_summary_part.added", **about}
+        delta = {"type": "response.reasoning_summary_text.delta", **about, "delta": text}
+        stream += b"".join(b"data: %b\n\n" % json.dumps(frame).encode() for frame in (added, delta))
+        summary.append({"type": "summary_text", "text": text})
+    item = {"type": "reasoning", "summary": summary}
+    streamed = fold(responses.read_events().feed(stream)).message.thinking
+    whole = responses.read_reply(json.dumps({"status": "completed", "output": [item]}).encode()).message.thinking
+    assert streamed == whole == "one\n\ntwo"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.canned_streams import ARGUMENTS, NAMES, WORDS, cut, one_choice, read, written
+from tests.wire.canned_streams import ARGUMENTS, NAMES, WORDS, cut, one_choice, read, signed, written
 
 from magister.types import (
     ChatRequest,
@@ -45,6 +45,7 @@ from magister.types import (
 from magister.wire import openai_responses as responses
 from magister.wire.dialect import Asked, Stamp
 from magister.wire.fault import BadRequest, Fault, Kind
+from magister.wire.signature import seal
 from magister.wire.sse import FrameReader
 
 STAMP = Stamp(id="0123456789abcdef" * 2, created=1, model="nano", signing_key=b"k")
@@ -74,8 +75,12 @@ def test_a_stream_is_its_whole_reply(data: Any, echo: Any) -> None:
     asked = msgspec.structs.replace(ASKED, **echo)
     groups = data.draw(st.lists(st.integers(0, 5), max_size=8))
     stream = written(responses.write_events(asked, STAMP), events, groups)
-    assert read(responses.read_events(), data.draw(cut(stream))) == carried(fold(events))
+    expected = carried(fold(events))
+    if echo is SEALED:
+        expected = signed(expected, lambda text: seal(STAMP.signing_key, text))
+    assert read(responses.read_events(), data.draw(cut(stream))) == expected
     assert last_of(stream) == json.loads(responses.write_reply(asked, fold(events), STAMP))
+    assert responses.read_reply(responses.write_reply(asked, fold(events), STAMP)) == expected
 
 
 @given(one_choice())

@@ -130,12 +130,22 @@ def test_calls_in_openais_shape_and_in_claudes() -> None:
         {"content": "hi", "reasoning": "hm"},
         {"content": "hi", "reasoning_content": "hm"},
         {"content": "hi", "reasoning": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
+        {"content": "hi", "reasoning_details": [{"type": "reasoning.text", "text": text} for text in "hm"]},
         {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, "hi"]},
         {"content": [{"type": "reasoning", "reasoning": "h"}, {"type": "reasoning", "reasoning": "m"}, "h", "i"]},
     ],
 )  # fmt: skip
 def test_thoughts_come_back_in_every_shape(kept: dict[str, Any]) -> None:
     assert said("q", {"role": "assistant", **kept}, "r")[1] == assistant(Thinking("hm"), "hi")
+
+
+def test_an_answer_that_was_stopped_before_its_first_word_says_nothing() -> None:
+    assert said("q", {"role": "assistant", "content": ""}, "r") == (user("q"), user("r"))
+
+
+def test_images_are_as_large_as_they_are() -> None:
+    for detail in (None, "auto", "high", "original"):
+        assert said({"content": [{"image_url": {"url": PNG, "detail": detail}}]}) == (user(IMAGE),)
 
 
 def test_tags_in_text_stay_text() -> None:
@@ -362,7 +372,7 @@ def test_errors_say_and_are_read_back(kind: Kind) -> None:
     told = puter.write_error(fault, "r1")
     error = json.loads(told.body)
     assert (error["success"], error["message"], error["code"]) == (False, "no", error["error"]["code"])
-    assert told.headers == (("retry-after", "2"),)
+    assert told.headers == (("retry-after", "3"),)
     assert puter.read_error(told.status, told.body) == fault
 
 

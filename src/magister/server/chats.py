@@ -15,7 +15,7 @@ from magister.wire import puter
 from magister.wire.dialect import Asked, Dialect, Stamp
 from magister.wire.fault import Fault, Kind
 
-SIGNED = frozenset({"openai_responses", "anthropic"})
+SIGNED = frozenset({"openai_responses", "anthropic", "google"})
 """Dialects in which thoughts are signed."""
 
 

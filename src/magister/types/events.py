@@ -31,6 +31,8 @@ class ThinkingDelta(msgspec.Struct, frozen=True, kw_only=True, tag="thinking_del
     text: str
     choice: int = 0
     closed: bool = False
+    signature: str | None = None
+    """Of the whole thought, where a remote model's dialect has one; comes with its end."""
     tokens: tuple[EventToken, ...] = ()
 
 
@@ -115,6 +117,8 @@ class _Builder:
     def __init__(self) -> None:
         self.thinking: list[str] | None = None
         self.closed = False
+        self.signatures: list[str | None] = []
+        """Of each thought; thoughts that were joined have none."""
         self.text: list[str] = []
         self.calls: dict[int, ToolCall] = {}
         self.annotations: list[Annotation] = []
@@ -125,7 +129,10 @@ class _Builder:
     def add(self, event: Event) -> None:
         match event:
             case ThinkingDelta():
+                if self.thinking is None or (self.closed and event.text):
+                    self.signatures.append(None)
                 self.thinking = (self.thinking or []) + [event.text]
+                self.signatures[-1] = event.signature or self.signatures[-1]
                 self.closed = self.closed or event.closed
                 self.tokens.extend(event.tokens)
             case TextDelta():
@@ -147,7 +154,8 @@ class _Builder:
     def build(self) -> Choice:
         parts: list[Part] = []
         if self.thinking is not None:
-            parts.append(Thinking("".join(self.thinking), closed=self.closed))
+            signature = self.signatures[0] if len(self.signatures) == 1 else None
+            parts.append(Thinking("".join(self.thinking), closed=self.closed, signature=signature))
         text = "".join(self.text)
         if text:
             parts.append(Text(text))

@@ -18,8 +18,11 @@ from magister.wire.fault import BadRequest, Kind
 
 T = TypeVar("T")
 
+_STANDARD = str.maketrans("-_", "+/", "\r\n")
 _AT = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"contains unknown field `(.*)`")
+_PAIR = re.compile(rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_HALF = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _MISSING = re.compile(r"missing required field `(.*)`")
 
 
@@ -39,7 +42,13 @@ def decode(body: bytes, kind: type[T]) -> T:
     except RecursionError:
         raise BadRequest("", "the body is nested too deeply") from None
     except msgspec.DecodeError as error:
-        raise BadRequest("", f"the body is not JSON: {error}") from None
+        why = "a string holds half of a surrogate pair, which is no character" if _torn(body) else str(error)
+        raise BadRequest("", f"the body is not JSON: {why}") from None
+
+
+def _torn(body: bytes) -> bool:
+    """Whether escapes in a string name a character by half, as where a program cut an emoji in two."""
+    return _HALF.search(_PAIR.sub(b"", body)) is not None
 
 
 def convert(value: object, kind: type[T]) -> T:
@@ -98,9 +107,13 @@ def image_of(url: str, field: str) -> Image:
 
 
 def base64_of(data: str, field: str) -> bytes:
-    """The bytes of base64 text, standard or URL-safe. Raises `BadRequest` where it is none, or empty."""
+    """The bytes of base64 text, standard or URL-safe, on one line or several, padded or not.
+
+    Raises `BadRequest` where it is none, or empty.
+    """
+    plain = data.translate(_STANDARD)
     try:
-        raw = base64.b64decode(data.translate({45: 43, 95: 47}), validate=True)
+        raw = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise BadRequest(field, "is not base64") from None
     if not raw:

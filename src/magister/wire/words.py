@@ -49,7 +49,9 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
     "puter": {"json_format": "response", "effort": "reasoning_effort", "thinking_tokens": "reasoning"},
 }
 _ONE_TO_ONE = frozenset({"openai_chat", "mistral"})
-"""Dialects whose messages are ours, one by one; elsewhere their numbers differ, and the part is lost everywhere."""
+"""Dialects whose messages are ours, one by one (but for those in which the assistant says nothing); elsewhere their
+numbers differ, and the part is lost everywhere.
+"""
 _SCHEMAS = {"anthropic": ".input_schema", "openai_responses": ".parameters"}
 """What stands for `.parameters` of a tool, where it is not OpenAI's word."""
 _HEAD = re.compile(r"[a-z_]+")

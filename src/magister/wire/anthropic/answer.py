@@ -19,6 +19,8 @@ from magister.wire.signature import seal, sign
 
 BROKEN = "INVALID_JSON"
 """The key under which Anthropic's guides put arguments that are no JSON object."""
+TOO_LONG = "prompt is too long: "
+"""How Anthropic's message begins where a prompt does not fit; agents shorten the conversation when they read it."""
 
 _ENCODE = msgspec.json.Encoder().encode
 _TYPES = {
@@ -128,7 +130,8 @@ def error_of(fault: Fault) -> dict[str, Any]:
         details["field"] = fault.field
     if fault.retry_after is not None:
         details["retry_after"] = fault.retry_after
-    return {"type": _TYPES[_status(fault)], "message": fault.message, "details": details}
+    message = TOO_LONG + fault.message if fault.kind is Kind.TOO_LONG else fault.message
+    return {"type": _TYPES[_status(fault)], "message": message, "details": details}
 
 
 def _status(fault: Fault) -> int:

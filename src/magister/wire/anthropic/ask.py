@@ -120,7 +120,8 @@ class _Writer:
             case Role.USER, Image():
                 return {"type": "image", "source": _source(part, field)}
             case Role.ASSISTANT, Thinking():
-                if not part.text:
+                # A thought that Anthropic did not show is in its signature.
+                if not part.text and not part.signature:
                     raise Refused(f"{field}.text", "an empty thought is nothing to Anthropic")
                 return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
             case Role.ASSISTANT, ToolCall():

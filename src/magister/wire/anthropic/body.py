@@ -116,6 +116,12 @@ class ToolChoice(_Struct):
     disable_parallel_tool_use: bool | None = None
 
 
+class ContextManagement(_Struct):
+    """Edits of the conversation; those that would change nothing are taken."""
+
+    edits: list[dict[str, Any]] | None = None
+
+
 class CountBody(_Struct):
     """What count_tokens takes."""
 
@@ -128,9 +134,17 @@ class CountBody(_Struct):
     tool_choice: ToolChoice | None = None
     cache_control: CacheControl | None = None
     speed: Literal["standard", "fast"] | None = None
-    context_management: dict[str, Any] | None = None
+    context_management: ContextManagement | None = None
     mcp_servers: list[Any] | None = None
-    output_format: Any = None
+    output_format: Format | None = None
+    """What `output_config.format` was called before."""
+    user_profile_id: str | None = None
+    workspace_id: str | None = None
+    compaction: Any = None
+    fallbacks: Any = None
+    fallback_credit_token: Any = None
+    thread: Any = None
+    billing_policy: Any = None
 
 
 class Metadata(_Struct):
@@ -148,8 +162,6 @@ class Body(CountBody):
     stop_sequences: list[str] | None = None
     metadata: Metadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
-    user_profile_id: str | None = None
     container: Any = None
     diagnostics: dict[str, Any] | None = None
     inference_geo: str | None = None
-    workspace_id: str | None = None

@@ -1,7 +1,7 @@
 """Anthropic's messages -> messages: blocks of text, images, thoughts, calls and results.
 
 An assistant's blocks become its thought, its text and its calls, in that order, whatever theirs was. Results become
-a message of their own before the rest of the user's. Knows no sampling.
+a message of their own before the rest of the user's, which begins with the images among them. Knows no sampling.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class _Reader:
             self._told.append(Message(Role.USER, (Text(content),)))
             return
         results: list[Part] = []
+        shown: list[Part] = []
         rest: list[Part] = []
         for at, block in enumerate(content):
             inner = f"{field}[{at}]"
@@ -97,22 +98,34 @@ class _Reader:
                 case "image":
                     rest.append(_image(block, inner))
                 case "tool_result":
-                    results.append(self._result(block, inner))
+                    results.append(self._result(block, inner, shown))
                 case kind:
                     raise _misplaced(kind, inner, "user", "text, image and tool_result")
         if results:
             self._told.append(Message(Role.TOOL, tuple(results)))
-        if rest:
-            self._told.append(Message(Role.USER, tuple(rest)))
+        if shown or rest:
+            self._told.append(Message(Role.USER, (*shown, *rest)))
 
-    def _result(self, block: Block, field: str) -> ToolResult:
+    def _result(self, block: Block, field: str, shown: list[Part]) -> ToolResult:
+        """The texts of a result; its images are `shown` behind all results."""
         said = convert_at(block, anthropic.ToolResultBlock, field)
         if said.tool_use_id not in self._asked:
             raise BadRequest(f"{field}.tool_use_id", f"no tool_use {said.tool_use_id!r} came before")
         if said.tool_use_id not in self._waiting:
             raise BadRequest(f"{field}.tool_use_id", f"the tool_use {said.tool_use_id!r} was answered already")
         del self._waiting[said.tool_use_id]
-        content = "\n".join(text.text for text in _texts(said.content or "", f"{field}.content"))
+        blocks: list[Block] = [] if isinstance(said.content, str) else said.content or []
+        texts = [said.content] if isinstance(said.content, str) else []
+        for at, inner in enumerate(blocks):
+            place = f"{field}.content[{at}]"
+            match kind_of(inner, place):
+                case "text":
+                    texts.append(_text(inner, place))
+                case "image":
+                    shown.append(_image(inner, place))
+                case kind:
+                    raise _misplaced(kind, place, "", "text and image")
+        content = "\n".join(text for text in texts if text)
         return ToolResult(said.tool_use_id, content, is_error=bool(said.is_error))
 
     def _assistant(self, content: str | list[Block], field: str, final: bool) -> None:

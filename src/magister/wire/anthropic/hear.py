@@ -22,6 +22,7 @@ from magister.types import (
     Usage,
     fold,
 )
+from magister.wire.anthropic.answer import TOO_LONG
 from magister.wire.dialect import EventReader
 from magister.wire.fault import STATUS, Fault, Kind
 from magister.wire.sse import Frame, FrameReader
@@ -200,7 +201,7 @@ class _Reader:
         block = self._open.pop(index, None)
         if block is not None and block.type == "thinking":
             if block.signature:
-                return [ThinkingDelta(text="", closed=True)]
+                return [ThinkingDelta(text="", closed=True, signature=block.signature)]
             self._unsigned = True
         if block is not None and block.type == "tool_use" and index not in self._said:
             return [ToolCallDelta(index=self._calls[index], arguments="{}")]
@@ -247,10 +248,12 @@ def read_error(status: int, body: bytes) -> Fault:
         kind = Kind.OUT_OF_BUDGET
     elif known in {one.value for one in Kind}:
         kind = Kind(known)
+    elif error.message.startswith(TOO_LONG):
+        kind = Kind.TOO_LONG
     retry_after = details.get("retry_after")
     return Fault(
         kind=kind,
-        message=error.message,
+        message=error.message.removeprefix(TOO_LONG) if kind is Kind.TOO_LONG else error.message,
         field=str(details.get("field", "")),
         retry_after=float(retry_after) if isinstance(retry_after, int | float) else None,
     )

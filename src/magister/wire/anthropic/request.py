@@ -21,13 +21,17 @@ LEAST_BUDGET = 1024
 _CANNOT = {
     "container": "there are no containers here",
     "inference_geo": "this server is where it is",
-    "workspace_id": "there are no workspaces here",
 }
 _CANNOT_ANYWHERE = {
-    "context_management": "contexts are not edited here; send the messages that shall count",
     "mcp_servers": "this server calls no other; declare tools and run them yourself",
-    "output_format": "say output_config.format",
+    "workspace_id": "there are no workspaces here",
+    "compaction": "conversations are not compacted here; send the messages that shall count",
+    "fallbacks": "a model answers for itself here, or not at all",
+    "fallback_credit_token": "there are none here",
+    "thread": "messages are not kept here; send all of them",
+    "billing_policy": "nobody is billed here",
 }
+_NO_EDITS = "contexts are not edited here; send the messages that shall count"
 _CANNOT_TOOL = {
     "defer_loading": "tools are not searched here; every one is shown",
     "input_examples": "put examples into the description",
@@ -42,14 +46,14 @@ def read_request(body: bytes, model: str = "", stream: bool = False, *, signing_
     if said.diagnostics and said.diagnostics.get("previous_message_id"):
         raise BadRequest("diagnostics.previous_message_id", "messages are not kept here to compare with")
     sampling = _sampling(said)
-    labels = {"user_id": said.metadata.user_id if said.metadata else None, "user_profile_id": said.user_profile_id}
     asked = _asked(said, model, sampling, signing_key)
+    user_id = said.metadata.user_id if said.metadata else None
     return Asked(
         chat=asked.chat,
         given=asked.given,
         stream=stream if said.stream is None else said.stream,
         show_thinking=asked.show_thinking,
-        labels={name: label for name, label in labels.items() if label is not None},
+        labels=asked.labels if user_id is None else {"user_id": user_id, **asked.labels},
     )
 
 
@@ -60,11 +64,15 @@ def read_count_request(body: bytes, model: str = "", *, signing_key: bytes = b""
 
 def _asked(said: anthropic.CountBody, model: str, sampling: dict[str, Any], signing_key: bytes) -> Asked:
     refuse(said, "", _CANNOT_ANYWHERE)
+    _check_edits(said.context_management)
     if said.speed == "fast":
         raise BadRequest("speed", "there is one speed here, standard")
     if not (said.model or model):
         raise BadRequest("model", "is required")
     config = said.output_config or anthropic.OutputConfig()
+    if config.format is not None and said.output_format is not None:
+        raise BadRequest("output_format", "is said twice, also as output_config.format")
+    form = config.format or said.output_format
     effort = None if config.effort is None else Effort(config.effort)
     show = True
     if said.thinking is not None:
@@ -79,11 +87,20 @@ def _asked(said: anthropic.CountBody, model: str, sampling: dict[str, Any], sign
         model=said.model or model,
         tools=tools,
         tool_choice=_choice(said.tool_choice, tools),
-        json_format=None if config.format is None else JsonFormat(config.format.schema),
+        json_format=None if form is None else JsonFormat(form.schema),
         sampling=Sampling(**sampling),
         effort=effort,
     )
-    return Asked(chat=chat, given=frozenset(sampling), show_thinking=show)
+    labels = {} if said.user_profile_id is None else {"user_profile_id": said.user_profile_id}
+    return Asked(chat=chat, given=frozenset(sampling), show_thinking=show, labels=labels)
+
+
+def _check_edits(said: anthropic.ContextManagement | None) -> None:
+    """All thoughts are kept anyway, unless the server was started to drop them."""
+    for at, edit in enumerate((said and said.edits) or ()):
+        keeps_all = edit.get("keep") in ("all", {"type": "all"})
+        if not (edit.get("type") == "clear_thinking_20251015" and keeps_all):
+            raise BadRequest(f"context_management.edits[{at}]", _NO_EDITS)
 
 
 def _sampling(said: anthropic.Body) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """Events, replies, errors and models as Google's clients read them.
 
 A frame is `data: {...}` and two CRLFs; its last one carries why the answer ended and what it cost. No comments, no
-`[DONE]`: the Python client fails on them. Knows nothing of requests but what `Asked` says.
+`[DONE]`: the Python client fails on them. A whole thought that is shown has a signature. Clients send back the one on
+the first call, or on the last text where no thought was shown; there it is the thought itself under seal. Knows
+nothing of requests but what `Asked` says.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -19,6 +22,7 @@ from magister.types import (
     FinishReason,
     Reply,
     TextDelta,
+    Thinking,
     ThinkingDelta,
     ToolCall,
     ToolCallDelta,
@@ -26,6 +30,7 @@ from magister.types import (
 )
 from magister.wire.dialect import Answer, Asked, Card, EventWriter, Stamp
 from magister.wire.fault import STATUS, BadRequest, Fault, Kind
+from magister.wire.signature import seal, sign
 
 NAME = "google"
 STREAM_TYPE = "text/event-stream"
@@ -55,15 +60,23 @@ _DETAIL = "type.googleapis.com/google.rpc."
 def write_reply(asked: Asked, reply: Reply, stamp: Stamp) -> bytes:
     """A GenerateContentResponse."""
     found = []
+    show = asked.show_thinking
     for index, choice in enumerate(reply.choices):
+        message = choice.message
+        closed = any(part.closed for part in message.parts if isinstance(part, Thinking))
+        whole = message.thinking if closed else ""
         parts = []
-        if choice.message.thinking and asked.show_thinking:
-            parts.append(_part(choice.message.thinking, thought=True))
-        if choice.message.text:
-            parts.append(_part(choice.message.text))
-        shown = choice.tokens if asked.chat.sampling.logprobs else ()
-        finish = Finish(reason=choice.finish or FinishReason.ERROR, error=choice.error)
-        found.append(_candidate(index, parts, choice.message.tool_calls, finish, shown, stamp))
+        if message.thinking and show:
+            parts.append(_part(message.thinking, thought=True, signature=whole and sign(stamp.signing_key, whole)))
+        if message.text:
+            parts.append(_part(message.text))
+        parts, broken = _with_calls(parts, message.tool_calls, index, stamp, whole, show=show)
+        end = _end(Finish(reason=choice.finish or FinishReason.ERROR, error=choice.error), broken)
+        if asked.chat.sampling.logprobs:
+            # Thoughts come first.
+            shown = choice.tokens[choice.usage.thinking_tokens if message.thinking and not show else 0 :]
+            end += _logprobs(shown) + _average(len(shown), sum(token.logprob for token in shown))
+        found.append(_candidate(index, parts, end))
     usage = _usage([choice.usage for choice in reply.choices])
     return b'{"candidates":[%b],"usageMetadata":%b%b' % (b",".join(found), usage, _tail(stamp))
 
@@ -79,6 +92,11 @@ class _Choice:
     def __init__(self) -> None:
         self.calls: dict[int, list[str]] = {}
         self.tokens: list[EventToken] = []
+        self.count = 0
+        self.logprob = 0.0
+        """Of all tokens that were told, together."""
+        self.thought: list[str] = []
+        self.closed = False
 
     def add_call(self, delta: ToolCallDelta) -> None:
         call = self.calls.setdefault(delta.index, ["", "", ""])
@@ -87,6 +105,15 @@ class _Choice:
 
     def whole_calls(self) -> list[ToolCall]:
         return [ToolCall(*self.calls[index]) for index in sorted(self.calls)]
+
+    def whole_thought(self) -> str:
+        return "".join(self.thought) if self.closed else ""
+
+    def take_tokens(self) -> list[EventToken]:
+        tokens, self.tokens = self.tokens, []
+        self.count += len(tokens)
+        self.logprob += sum(token.logprob for token in tokens)
+        return tokens
 
 
 class _Writer:
@@ -112,19 +139,23 @@ class _Writer:
         """At most one frame of one choice's events."""
         choice = self._choices.setdefault(index, _Choice())
         parts: list[bytes] = []
-        said, thought = "", False
+        texts: list[str] = []
+        thought = False
         finish: Finish | None = None
         for event in events:
             match event:
                 case TextDelta() | ThinkingDelta():
-                    self._note(choice, event.tokens)
                     thinks = isinstance(event, ThinkingDelta)
-                    if not event.text or (thinks and not self._show):
-                        continue
-                    if said and thought is not thinks:
-                        parts.append(_part(said, thought=thought))
-                        said = ""
-                    said, thought = said + event.text, thinks
+                    if texts and thought is not thinks:
+                        parts.append(_part("".join(texts), thought=thought))
+                        texts.clear()
+                    thought = thinks
+                    signature = self._hear(choice, event)
+                    if event.text and (self._show or not thinks):
+                        texts.append(event.text)
+                    if signature:
+                        parts.append(_part("".join(texts), thought=True, signature=signature))
+                        texts.clear()
                 case ToolCallDelta():
                     self._note(choice, event.tokens)
                     choice.add_call(event)
@@ -132,21 +163,34 @@ class _Writer:
                     self._usage.append(event)
                 case Finish():
                     finish = event
-        if said:
-            parts.append(_part(said, thought=thought))
+        if texts:
+            parts.append(_part("".join(texts), thought=thought))
         if finish is None and not parts:
             return b""
         return self._frame(index, choice, parts, finish)
 
+    def _hear(self, choice: _Choice, event: TextDelta | ThinkingDelta) -> str:
+        """The signature of a shown thought at its end; elsewhere nothing."""
+        if isinstance(event, TextDelta) or self._show:
+            self._note(choice, event.tokens)
+        if isinstance(event, TextDelta):
+            return ""
+        choice.thought.append(event.text)
+        choice.closed = choice.closed or event.closed
+        whole = choice.whole_thought() if event.closed and self._show else ""
+        return whole and sign(self._stamp.signing_key, whole)
+
     def _frame(self, index: int, choice: _Choice, parts: list[bytes], finish: Finish | None) -> bytes:
-        tokens, choice.tokens = choice.tokens, []
         if finish is None:
-            body = _candidate(index, parts, (), None, tokens, self._stamp)
+            body = _candidate(index, parts, _logprobs(choice.take_tokens()))
             return b'data: {"candidates":[%b]%b' % (body, self._tail)
         if finish.reason is FinishReason.ERROR:
             failed = self.fail(Fault(kind=Kind.UPSTREAM, message=finish.error or "the model failed"))
             return (self._frame(index, choice, parts, None) if parts else b"") + failed
-        body = _candidate(index, parts or [_part("")], choice.whole_calls(), finish, tokens, self._stamp)
+        calls, whole = choice.whole_calls(), choice.whole_thought()
+        parts, broken = _with_calls(parts, calls, index, self._stamp, whole, show=self._show)
+        end = _end(finish, broken) + _logprobs(choice.take_tokens()) + _average(choice.count, choice.logprob)
+        body = _candidate(index, parts, end)
         self._finished += 1
         if self._finished < self._n:
             return b'data: {"candidates":[%b]%b' % (body, self._tail)
@@ -161,19 +205,25 @@ class _Writer:
             choice.tokens.extend(tokens)
 
 
-def _part(text: str, *, thought: bool = False) -> bytes:
-    return b'{"text":%b%b}' % (_ENCODE(text), b',"thought":true' if thought else b"")
+def _part(text: str, *, thought: bool = False, signature: str = "") -> bytes:
+    marks = b',"thought":true' if thought else b""
+    return b'{"text":%b%b%b}' % (_ENCODE(text), marks, _signed(signature))
 
 
-def _candidate(
-    index: int,
-    parts: list[bytes],
-    calls: Sequence[ToolCall],
-    finish: Finish | None,
-    tokens: Sequence[EventToken],
-    stamp: Stamp,
-) -> bytes:
-    more = b""
+def _signed(signature: str) -> bytes:
+    return b',"thoughtSignature":"%b"' % signature.encode() if signature else b""
+
+
+def _with_calls(
+    parts: list[bytes], calls: Sequence[ToolCall], index: int, stamp: Stamp, thought: str, *, show: bool
+) -> tuple[list[bytes], str]:
+    """All parts of an answer's end, and the name of a call whose arguments are no object.
+
+    The first call carries the thought under seal, for clients that drop thoughts but send back what is on calls; so
+    does the last text where there is no call and no thought was shown.
+    """
+    sealed = _signed(seal(stamp.signing_key, thought)) if thought and (calls or not show) else b""
+    called: list[bytes] = []
     broken = ""
     for at, call in enumerate(calls):
         args = _args(call.arguments)
@@ -181,20 +231,26 @@ def _candidate(
             broken = call.name
             continue
         call_id = call.id or f"call_{stamp.id[:16]}_{index}_{at}"
-        named = _ENCODE(call_id), _ENCODE(call.name), args
-        parts = [*([] if parts == [_part("")] else parts), b'{"functionCall":{"id":%b,"name":%b,"args":%b}}' % named]
-    if finish is not None:
-        reason = _REASONS.get(finish.reason, "STOP")
-        if finish.reason is FinishReason.REPETITION:
-            more += b',"finishMessage":%b' % _ENCODE(LOOP)
-        elif broken and reason == "STOP":
-            reason = "MALFORMED_FUNCTION_CALL"
-            more += b',"finishMessage":%b' % _ENCODE(f"the call of {broken!r} has no JSON object as arguments")
-        more = b',"finishReason":"%b"%b' % (reason.encode(), more)
-    if tokens:
-        more += b',"logprobsResult":%b' % _logprobs(tokens)
-        if finish is not None:
-            more += b',"avgLogprobs":%b' % _ENCODE(sum(token.logprob for token in tokens) / len(tokens))
+        mark = b"" if called else sealed
+        named = _ENCODE(call_id), _ENCODE(call.name), args, mark
+        called.append(b'{"functionCall":{"id":%b,"name":%b,"args":%b}%b}' % named)
+    said = parts or ([] if called else [_part("")])
+    if sealed and not called and not show:
+        said = [*said[:-1], said[-1][:-1] + sealed + b"}"]
+    return [*said, *called], broken
+
+
+def _end(finish: Finish, broken: str) -> bytes:
+    """Why a candidate ended."""
+    reason, why = _REASONS.get(finish.reason, "STOP"), ""
+    if finish.reason is FinishReason.REPETITION:
+        why = LOOP
+    elif broken and reason == "STOP":
+        reason, why = "MALFORMED_FUNCTION_CALL", f"the call of {broken!r} has no JSON object as arguments"
+    return b',"finishReason":"%b"%b' % (reason.encode(), b',"finishMessage":%b' % _ENCODE(why) if why else b"")
+
+
+def _candidate(index: int, parts: list[bytes], more: bytes) -> bytes:
     return b'{"content":{"parts":[%b],"role":"model"}%b,"index":%d}' % (b",".join(parts), more, index)
 
 
@@ -210,13 +266,19 @@ def _args(arguments: str) -> bytes | None:
 
 
 def _logprobs(tokens: Sequence[EventToken]) -> bytes:
+    if not tokens:
+        return b""
     chosen = [_logprob(token.id, token.bytes, token.logprob) for token in tokens]
     result: dict[str, object] = {"chosenCandidates": chosen}
     if any(token.top for token in tokens):
         result["topCandidates"] = [
             {"candidates": [_logprob(one.id, one.bytes, one.logprob) for one in token.top]} for token in tokens
         ]
-    return _ENCODE(result)
+    return b',"logprobsResult":%b' % _ENCODE(result)
+
+
+def _average(count: int, logprob: float) -> bytes:
+    return b',"avgLogprobs":%b' % _ENCODE(logprob / count) if count else b""
 
 
 def _logprob(number: int, said: bytes, logprob: float) -> dict[str, object]:
@@ -245,7 +307,7 @@ def _tail(stamp: Stamp) -> bytes:
 
 def write_error(fault: Fault, request_id: str) -> Answer:
     """A google.rpc.Status; its details say the exact kind, the field, and when to try again."""
-    headers = () if fault.retry_after is None else (("retry-after", f"{max(1, round(fault.retry_after))}"),)
+    headers = () if fault.retry_after is None else (("retry-after", str(max(1, math.ceil(fault.retry_after)))),)
     return Answer(_status(fault), _error(fault, request_id), headers)
 
 
@@ -284,7 +346,7 @@ def write_models(cards: Sequence[Card], query: Mapping[str, str] | None = None) 
     asked = query or {}
     size = asked.get("pageSize", asked.get("page_size", ""))
     token = asked.get("pageToken", asked.get("page_token", ""))
-    if size and not size.isdigit():
+    if size and not (size.isdecimal() and len(size) < 10):
         raise BadRequest("pageSize", f"must be a whole number, got {size!r}")
     names = [card.name for card in cards]
     if token and token not in names:

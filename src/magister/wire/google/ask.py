@@ -114,6 +114,10 @@ def _content(message: Message, field: str, names: dict[str, str], before: Messag
                 raise Refused(field, "Google joins the turns of a model that follow one another")
             _check_normal(message.parts, field)
             told = [_said(part, f"{field}.parts[{at}]", names) for at, part in enumerate(message.parts)]
+            first, call = told[0], next((one for one in told if "functionCall" in one), None)
+            # Google's own servers look for it there.
+            if call is not None and "thoughtSignature" in first:
+                call["thoughtSignature"] = first["thoughtSignature"]
             return {"role": "model", "parts": told}
 
 

@@ -75,6 +75,12 @@ class Part(_Struct):
     video_metadata: Any = None
     media_resolution: Any = None
     part_metadata: Any = None
+    media_processing: Any = None
+    audio_metadata: Any = None
+    audio_transcription: Any = None
+    speech_metadata: Any = None
+    document_metadata: Any = None
+    spreadsheet_metadata: Any = None
 
 
 class Content(_Struct):
@@ -104,6 +110,7 @@ class Tool(_Struct):
     retrieval: Any = None
     enterprise_web_search: Any = None
     parallel_ai_search: Any = None
+    exa_ai_search: Any = None
     mcp_servers: Any = None
 
 
@@ -145,6 +152,7 @@ class GenerationConfig(_Struct):
     media_resolution: Any = None
     speech_config: Any = None
     audio_timestamp: Any = None
+    audio_transcription_config: Any = None
     image_config: Any = None
     routing_config: Any = None
     model_config: Any = None
@@ -176,6 +184,7 @@ class Body(_Struct):
     service_tier: str | None = None
     store: bool | None = None
     model_armor_config: Any = None
+    continuation_token: Any = None
 
 
 class CountBody(Body):

@@ -1,6 +1,7 @@
 """Google's contents -> messages: turns of user and model, thoughts among their parts, calls and responses matched.
 
-A model's turns that follow one another are one message, for clients replay a stream frame by frame. Knows no sampling.
+A model's turns that follow one another are one message, for clients replay a stream frame by frame. A thought that
+comes back without its text is unsealed from the signature of another part. Knows no sampling.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from magister.types import Image, Message, Part, Role, Text, Thinking, ToolCall,
 from magister.wire.fault import BadRequest
 from magister.wire.google import body as google
 from magister.wire.reading import base64_of, image_of, join
+from magister.wire.signature import unseal
+
+_URL_SAFE = str.maketrans("+/", "-_")
 
 _CANNOT = {
     "executable_code": "this server runs no code",
@@ -22,13 +26,19 @@ _CANNOT = {
     "tool_response": "this server runs no tools of its own",
     "video_metadata": "this server reads no video",
     "media_resolution": "images are read at their own size, within the model's limit",
+    "media_processing": "images are read at their own size, within the model's limit",
+    "audio_metadata": "this server hears no audio",
+    "audio_transcription": "this server hears no audio",
+    "speech_metadata": "this server hears no audio",
+    "document_metadata": "this server reads no documents",
+    "spreadsheet_metadata": "this server reads no documents",
     "part_metadata": "there is no place for it in a prompt",
 }
 
 
-def messages_of(said: google.Body) -> tuple[Message, ...]:
+def messages_of(said: google.Body, signing_key: bytes) -> tuple[Message, ...]:
     """The whole conversation, its instruction first. Raises `BadRequest`."""
-    reader = _Reader()
+    reader = _Reader(signing_key)
     if isinstance(said.system_instruction, str):
         reader.told.append(Message(Role.SYSTEM, (Text(said.system_instruction),)))
     elif said.system_instruction is not None:
@@ -58,13 +68,18 @@ class _Speech:
     def __init__(self) -> None:
         self.thinking: list[str] = []
         self.signature: str | None = None
+        self.sealed: dict[str, str] = {}
+        """Thoughts that came under seal, by their seal."""
         self.texts: list[str] = []
         self.calls: list[ToolCall] = []
 
     def message(self) -> Message:
         parts: list[Part] = []
-        if self.thinking:
+        if "".join(self.thinking) or (self.thinking and not self.sealed):
             parts.append(Thinking("".join(self.thinking), signature=self.signature))
+        elif self.sealed:
+            # Without their text, thoughts of several calls are told apart by nothing else.
+            parts.append(Thinking("\n\n".join(self.sealed.values()), signature=next(reversed(self.sealed))))
         if "".join(self.texts):
             parts.append(Text("".join(self.texts)))
         return Message(Role.ASSISTANT, (*parts, *self.calls))
@@ -73,8 +88,9 @@ class _Speech:
 class _Reader:
     """Contents in, messages out."""
 
-    def __init__(self) -> None:
+    def __init__(self, signing_key: bytes) -> None:
         self.told: list[Message] = []
+        self._key = signing_key
         self._speech: _Speech | None = None
         self._calls = 0
         self._waiting: list[ToolCall] = []
@@ -106,6 +122,11 @@ class _Reader:
         self._speech = None
 
     def _say(self, speech: _Speech, part: google.Part, field: str) -> None:
+        sealed = part.thought_signature or ""
+        # Clients decode and encode it, not always in the same alphabet. A foreign one is no error.
+        thought = unseal(self._key, sealed.translate(_URL_SAFE)) if sealed else None
+        if thought is not None:
+            speech.sealed[sealed] = thought
         if part.function_call is not None:
             said = part.function_call
             why = {name: "calls are sent whole" for name in ("partial_args", "will_continue") if getattr(said, name)}

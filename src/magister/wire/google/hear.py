@@ -49,18 +49,19 @@ class _Logprobs(msgspec.Struct, rename="camel"):
 
 class _Call(msgspec.Struct):
     name: str
-    id: str = ""
-    args: dict[str, Any] = {}
+    id: str | None = None
+    args: dict[str, Any] | None = None
 
 
 class _Part(msgspec.Struct, rename="camel"):
     text: str | None = None
-    thought: bool = False
+    thought: bool | None = None
+    thought_signature: str | None = None
     function_call: _Call | None = None
 
 
 class _Content(msgspec.Struct):
-    parts: list[_Part] = []
+    parts: list[_Part] | None = None
 
 
 class _Candidate(msgspec.Struct, rename="camel"):
@@ -147,7 +148,7 @@ class _Reader:
     def _candidate(self, said: _Candidate) -> list[Event]:
         choice = self._choices.setdefault(said.index, _Choice())
         events: list[Event] = []
-        for part in said.content.parts if said.content else ():
+        for part in (said.content and said.content.parts) or ():
             events += self._part(choice, part, said.index)
         if said.finish_reason is not None:
             choice.finish = _finish(said, choice)
@@ -160,17 +161,22 @@ class _Reader:
 
     def _part(self, choice: _Choice, part: _Part, index: int) -> list[Event]:
         if part.thought:
-            choice.thinks = True
-            return [ThinkingDelta(text=part.text or "", choice=index)] if part.text else []
+            # Only a whole thought is signed.
+            told, signature = part.text or "", part.thought_signature or None
+            choice.thinks = (choice.thinks or bool(told)) and not signature
+            thought = ThinkingDelta(text=told, closed=bool(signature), signature=signature, choice=index)
+            return [thought] if told or signature else []
         if not part.text and part.function_call is None:
             return []
-        closing: list[Event] = [ThinkingDelta(text="", closed=True, choice=index)] if choice.thinks else []
+        # Google's own servers sign what follows a thought.
+        end = ThinkingDelta(text="", closed=True, signature=part.thought_signature or None, choice=index)
+        closing: list[Event] = [end] if choice.thinks else []
         choice.thinks = False
         if part.function_call is None:
             return [*closing, TextDelta(text=part.text or "", choice=index)]
         call = part.function_call
-        said = json.dumps(call.args, ensure_ascii=False)
-        delta = ToolCallDelta(index=choice.calls, id=call.id, name=call.name, arguments=said, choice=index)
+        said = json.dumps(call.args or {}, ensure_ascii=False)
+        delta = ToolCallDelta(index=choice.calls, id=call.id or "", name=call.name, arguments=said, choice=index)
         choice.calls += 1
         return [*closing, delta]
 

@@ -24,10 +24,12 @@ _NO_TOOL = "this server runs no tools of its own; declare it as a function and r
 _BODY = {
     "cached_content": "contexts are not stored here; send them whole, a repeated beginning is cached anyway",
     "model_armor_config": "there is no such filter here",
+    "continuation_token": "nothing is kept here to go on with; send the contents",
 }
 _CONFIG = {
     "media_resolution": "images are read at their own size, within the model's limit",
     "speech_config": "the answer is text",
+    "audio_transcription_config": "there is no audio here",
     "audio_timestamp": "there is no audio here",
     "image_config": "the answer is text",
     "routing_config": "name the model in the path",
@@ -40,31 +42,34 @@ _CONFIG = {
 }
 
 
-def read_request(body: bytes, model: str = "", stream: bool = False) -> Asked:
-    """What a body asks of the model in the path. Raises `BadRequest`."""
+def read_request(body: bytes, model: str = "", stream: bool = False, *, signing_key: bytes = b"") -> Asked:
+    """What a body asks of the model in the path. `signing_key` unseals thoughts replayed without text.
+
+    Raises `BadRequest`.
+    """
     tree, spelled = google.read_tree(body)
     with google.respelled(spelled):
-        return _asked(convert(tree, google.Body), model, stream)
+        return _asked(convert(tree, google.Body), model, stream, signing_key)
 
 
-def read_count_request(body: bytes, model: str = "") -> Asked:
+def read_count_request(body: bytes, model: str = "", *, signing_key: bytes = b"") -> Asked:
     """What countTokens is to count: `contents`, or a `generateContentRequest`. Raises `BadRequest`."""
     tree, spelled = google.read_tree(body)
     with google.respelled(spelled):
         said = convert(tree, google.CountBody)
         if said.generate_content_request is None:
-            return _asked(said, model, stream=False)
+            return _asked(said, model, False, signing_key)
         if said.contents is not None:
             raise BadRequest("contents", "are within generateContentRequest already")
         try:
-            return _asked(said.generate_content_request, model, stream=False)
+            return _asked(said.generate_content_request, model, False, signing_key)
         except BadRequest as error:
             told = error.fault
             field = join("generateContentRequest", told.field)
             raise BadRequest(field, told.message.removeprefix(f"{told.field}: "), told.kind) from None
 
 
-def _asked(said: google.Body, model: str, stream: bool) -> Asked:
+def _asked(said: google.Body, model: str, stream: bool, signing_key: bytes) -> Asked:
     refuse(said, "", _BODY)
     if said.service_tier and said.service_tier.casefold() not in ("standard", "default", "auto", "unspecified"):
         raise BadRequest("serviceTier", f"there is one tier here, not {said.service_tier!r}")
@@ -81,7 +86,7 @@ def _asked(said: google.Body, model: str, stream: bool) -> Asked:
         sampling["thinking_tokens"] = thinking_tokens
     tools, choice = _tools(said)
     chat = ChatRequest(
-        messages=messages_of(said),
+        messages=messages_of(said, signing_key),
         model=_model(said, model),
         tools=tools,
         tool_choice=choice,
@@ -125,7 +130,7 @@ def _sampling(config: google.GenerationConfig) -> dict[str, Any]:
     if len(stops) > 5 or "" in stops:
         raise BadRequest(f"{at}.stopSequences", f"at most 5 that are not empty, got {len(stops)}")
     for index, modality in enumerate(config.response_modalities or ()):
-        if modality not in ("TEXT", "MODALITY_UNSPECIFIED"):
+        if modality.upper() not in ("TEXT", "MODALITY_UNSPECIFIED"):
             raise BadRequest(f"{at}.responseModalities[{index}]", f"the answer is TEXT, not {modality!r}")
     found = {
         "temperature": config.temperature,

@@ -52,7 +52,9 @@ def _message(said: mistral.Message, field: str) -> Message:
     if role is Role.TOOL:
         if not said.tool_call_id:
             raise BadRequest(f"{field}.tool_call_id", "is required")
-        return Message(role, (ToolResult(said.tool_call_id, text_of(said.content, f"{field}.content", role)),))
+        # Its SDKs send null for a tool that gave nothing back.
+        content = "" if said.content is None else text_of(said.content, f"{field}.content", role)
+        return Message(role, (ToolResult(said.tool_call_id, content),))
     parts = parts_of(said.content, f"{field}.content", role)
     if role is not Role.ASSISTANT:
         return Message(role, tuple(parts))

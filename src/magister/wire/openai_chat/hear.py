@@ -74,12 +74,20 @@ class _Chunk(msgspec.Struct):
     text: str = ""
     thinking: str | list[_Chunk] = ""
     closed: bool | None = None
+    signature: str | None = None
+
+
+class _Detail(msgspec.Struct):
+    """OpenRouter's piece of a thought, which stands beside `reasoning`; its signature comes last."""
+
+    signature: str | None = None
 
 
 class _Message(msgspec.Struct):
     content: str | list[_Chunk] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    reasoning_details: list[_Detail] | None = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
 
@@ -148,11 +156,14 @@ class _Voice:
         self.finish: Finish | None = None
         self._number = number
         self._thinks = False
+        self._signature: str | None = None
 
     def hear(self, said: _Message, logprobs: _Logprobs | None) -> list[Event]:
         """A delta, or a whole message."""
         out: list[Event] = []
         self._thought(said.reasoning or said.reasoning_content, out)
+        for detail in said.reasoning_details or ():
+            self._signature = detail.signature or self._signature
         if isinstance(said.content, str):
             self._text(said.content, out)
         else:
@@ -186,6 +197,7 @@ class _Voice:
         thought = chunk.thinking
         text = thought if isinstance(thought, str) else "".join(one.text for one in thought)
         self._thought(text, out)
+        self._signature = chunk.signature or self._signature
         # Some servers call every piece of a thought closed; one that adds nothing can only mean its end.
         if chunk.closed and not text:
             self._close(out)
@@ -209,7 +221,8 @@ class _Voice:
     def _close(self, out: list[Event]) -> None:
         if self._thinks:
             self._thinks = False
-            out.append(ThinkingDelta(text="", choice=self._number, closed=True))
+            out.append(ThinkingDelta(text="", choice=self._number, closed=True, signature=self._signature))
+            self._signature = None
 
     def _call(self, call: _Call, at: int) -> ToolCallDelta:
         function = call.function or _Function()

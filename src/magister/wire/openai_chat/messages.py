@@ -24,7 +24,6 @@ _ONLY_OF = {
     "refusal": Role.ASSISTANT,
     "prefix": Role.ASSISTANT,
     "tool_call_id": Role.TOOL,
-    "name": Role.TOOL,
 }
 _CANNOT = {
     "audio": "this model neither hears nor speaks",
@@ -34,13 +33,15 @@ _CANNOT = {
 
 
 def messages_of(said: Sequence[openai.Message]) -> tuple[Message, ...]:
-    """All of them. Raises `BadRequest`."""
+    """All of them but those in which the assistant says nothing. Raises `BadRequest`."""
     if not said:
         raise BadRequest("messages", "must not be empty")
     for at, message in enumerate(said):
         if message.prefix and at + 1 < len(said):
             raise BadRequest(f"messages[{at}].prefix", "goes with the last message")
-    messages = tuple(_message(message, f"messages[{at}]") for at, message in enumerate(said))
+    read = [_message(message, f"messages[{at}]") for at, message in enumerate(said)]
+    # Clients keep an answer that was stopped before its first word.
+    messages = tuple(message for message in read if message.parts or message.role is not Role.ASSISTANT)
     check_tool_names(
         (
             (f"messages[{at}].name", one.tool_call_id or "", one.name)
@@ -62,6 +63,8 @@ def _message(said: openai.Message, field: str) -> Message:
     for name, only in _ONLY_OF.items():
         if getattr(said, name) and role is not only:
             raise BadRequest(f"{field}.{name}", f"goes with the role {only.value} here, not {said.role}")
+    if said.name and role is not Role.TOOL:
+        raise BadRequest(f"{field}.name", "speakers have no names here; say them in the text")
     if role is Role.TOOL:
         if not said.tool_call_id:
             raise BadRequest(f"{field}.tool_call_id", "is required")

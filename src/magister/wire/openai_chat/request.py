@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from magister.types import ChatRequest, Effort, JsonFormat, Message, Role, Sampling, Tool, ToolChoice, ToolMode
+from magister.types import ChatRequest, Effort, JsonFormat, Sampling, Tool, ToolChoice, ToolMode
 from magister.wire.dialect import Asked
 from magister.wire.fault import BadRequest
 from magister.wire.openai_chat import body as openai
@@ -38,7 +38,7 @@ def read_request(body: bytes, model: str = "", stream: bool = False) -> Asked:
     streams = bool(stream or said.stream)
     usage_at_end = ends_with_usage(said.stream_options, streams)
     messages = messages_of(said.messages)
-    _check_continued(said, messages)
+    _check_continued(said)
     chat = ChatRequest(
         messages=messages,
         model=said.model or model,
@@ -85,9 +85,9 @@ def ends_with_usage(options: openai.StreamOptions | None, streams: bool) -> bool
     return bool(options.include_usage)
 
 
-def _check_continued(said: openai.Body, messages: Sequence[Message]) -> None:
+def _check_continued(said: openai.Body) -> None:
     """vLLM's two words for what happens here by itself: a final message of the assistant's is gone on with."""
-    continued = messages[-1].role is Role.ASSISTANT
+    continued = said.messages[-1].role == "assistant"
     if said.continue_final_message is not None and said.continue_final_message is not continued:
         told = "false, but a last message of the assistant's is always gone on with"
         raise BadRequest("continue_final_message", told if continued else "goes with a last message of the assistant's")

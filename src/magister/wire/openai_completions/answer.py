@@ -32,7 +32,8 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[str, ...] = ()
     """What each id says; along `ids`, where logprobs are asked for."""
     widths: tuple[int, ...] = ()
-    """Characters that each shows in the text, where that is not what it says: special tokens have names and show none."""
+    """Characters that each shows in the text, where that is not what it says: special tokens have names, and show none.
+    """
     logprobs: tuple[float | None, ...] = ()
     top: tuple[dict[str, float] | None, ...] = ()
     prompt_ids: tuple[int, ...] | None = None

@@ -58,6 +58,7 @@ class FunctionCall(_Struct):
     caller: dict[str, Any] | None = None
     namespace: str | None = None
     parsed_arguments: Any = None
+    asynchronous: bool | None = msgspec.field(name="async", default=None)
 
 
 class FunctionCallOutput(_Struct):
@@ -115,6 +116,7 @@ class Tool(_Struct):
     defer_loading: bool | None = None
     allowed_callers: list[str] | None = None
     output_schema: dict[str, Any] | None = None
+    asynchronous: bool | None = msgspec.field(name="async", default=None)
 
 
 class NamedChoice(_Struct):
@@ -159,6 +161,8 @@ class Body(_Struct):
     top_logprobs: int | None = None
     include: list[str] | None = None
     metadata: dict[str, str] | None = None
+    client_metadata: dict[str, str] | None = None
+    """What agents call their installation and their turn."""
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None

@@ -29,6 +29,8 @@ from magister.wire.sse import Frame, FrameReader
 
 UNKNOWN = -1
 """The id of a token that came without one."""
+_BETWEEN = "\n\n"
+"""What stands between the parts of a summary."""
 
 
 class _Logprob(msgspec.Struct):
@@ -53,6 +55,7 @@ class _Item(msgspec.Struct):
     arguments: str = ""
     content: list[_Part] | None = None
     summary: list[_Part] | None = None
+    encrypted_content: str | None = None
 
 
 class _Cached(msgspec.Struct):
@@ -93,6 +96,7 @@ class _Kind(msgspec.Struct):
 class _Frame(msgspec.Struct):
     type: str
     output_index: int = 0
+    summary_index: int = 0
     delta: str = ""
     message: str = ""
     item: _Item | None = None
@@ -111,7 +115,8 @@ _PIECES = {
     "response.function_call_arguments.delta": "call",
 }
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
-_READ = frozenset({*_PIECES, *_ENDS, "response.output_item.added", "response.output_item.done", "error"})
+_SUMMARY_PART = "response.reasoning_summary_part.added"
+_READ = frozenset({*_PIECES, _SUMMARY_PART, *_ENDS, "response.output_item.added", "response.output_item.done", "error"})
 
 
 def read_events() -> EventReader:
@@ -163,6 +168,10 @@ class _Reader:
             raise Upstream(f"a frame is no event: {error}") from None
         if said.type in _PIECES:
             return self._piece(said, _PIECES[said.type])
+        if said.type == _SUMMARY_PART:
+            # Its paragraphs come as parts, without a word between them.
+            going_on = said.summary_index > 0 and self._said.get(said.output_index) == "summary"
+            return [ThinkingDelta(text=_BETWEEN)] if going_on else []
         if said.type in _ENDS and said.response is not None:
             self._over = True
             return self.finish(said.response)
@@ -199,9 +208,12 @@ class _Reader:
         elif item.type == "function_call" and not told and index in self._calls:
             events.append(ToolCallDelta(index=self._calls[index], arguments=item.arguments))
         elif item.type == "reasoning":
-            text = "".join(part.text for part in item.content or item.summary or ())
+            text = "".join(part.text for part in item.content or ())
+            text = text or _BETWEEN.join(part.text for part in item.summary or ())
             if told or text:
-                events.append(ThinkingDelta(text="" if told else text, closed=item.status != "incomplete"))
+                closed = item.status != "incomplete"
+                signature = item.encrypted_content or None if closed else None
+                events.append(ThinkingDelta(text="" if told else text, closed=closed, signature=signature))
         return events
 
     def finish(self, response: _Response) -> list[Event]:

@@ -1,7 +1,8 @@
 """The input of Responses -> messages: items of text, images, thoughts, calls and results.
 
 An assistant's items that follow one another are one message: its thought, its text and its calls, in that order,
-whatever theirs was. So are results that follow one another. Knows no sampling.
+whatever theirs was. So are results that follow one another; images among them are shown right after, as a user would.
+Knows no sampling.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ class _Reader:
         self._key = signing_key
         self._speech: _Speech | None = None
         self._results: list[ToolResult] = []
+        self._shown: list[Image] = []
+        """Images among the results, which hold text only."""
         self._asked: set[str] = set()
         self._waiting: dict[str, str] = {}
 
@@ -118,7 +121,9 @@ class _Reader:
     def _flush_results(self) -> None:
         if self._results:
             self.told.append(Message(Role.TOOL, tuple(self._results)))
-        self._results = []
+        if self._shown:
+            self.told.append(Message(Role.USER, tuple(self._shown)))
+        self._results, self._shown = [], []
 
     def _speaking(self) -> _Speech:
         self._flush_results()
@@ -154,17 +159,21 @@ class _Reader:
     def _call(self, said: openai.FunctionCall, field: str) -> None:
         if said.caller and said.caller.get("type") != "direct":
             raise BadRequest(f"{field}.caller", _RUNS_NO_TOOLS)
+        if said.asynchronous:
+            raise BadRequest(f"{field}.async", "the model waits for what its calls give back")
         if said.namespace:
             raise BadRequest(f"{field}.namespace", "functions have no namespaces here")
         if said.call_id in self._asked:
             raise BadRequest(f"{field}.call_id", f"{said.call_id!r} is there twice")
+        # Some servers write nothing where a function takes nothing.
+        arguments = said.arguments or "{}"
         try:
-            msgspec.json.decode(said.arguments, type=dict[str, Any])
+            msgspec.json.decode(arguments, type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError):
             raise BadRequest(f"{field}.arguments", "is no JSON object") from None
         self._asked.add(said.call_id)
         self._waiting[said.call_id] = field
-        self._speaking().calls.append(ToolCall(said.call_id, said.name, said.arguments))
+        self._speaking().calls.append(ToolCall(said.call_id, said.name, arguments))
 
     def _result(self, said: openai.FunctionCallOutput, field: str) -> None:
         if said.call_id not in self._asked:
@@ -173,7 +182,9 @@ class _Reader:
             raise BadRequest(f"{field}.call_id", f"the function_call {said.call_id!r} was answered already")
         del self._waiting[said.call_id]
         self._flush_speech()
-        content = "\n".join(text.text for text in _texts(said.output, f"{field}.output", ("input_text",)))
+        given = _user_parts(said.output, f"{field}.output")
+        self._shown += [part for part in given if isinstance(part, Image)]
+        content = "\n".join(part.text for part in given if isinstance(part, Text))
         self._results.append(ToolResult(said.call_id, content))
 
 
@@ -211,4 +222,6 @@ def _image(said: openai.ImagePart, field: str) -> Image:
         raise BadRequest(f"{field}.file_id", "there are no stored files here; send the image in image_url")
     if said.image_url is None:
         raise BadRequest(f"{field}.image_url", "is required")
+    if said.detail == "low":
+        raise BadRequest(f"{field}.detail", "images are read as large as they are; send a smaller one")
     return image_of(said.image_url, f"{field}.image_url")

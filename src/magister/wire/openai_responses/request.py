@@ -156,6 +156,8 @@ def _tool(tool: dict[str, Any], field: str) -> Tool:
         told = f"{kind!r}: this server runs no tools of its own; declare a function and run it yourself"
         raise BadRequest(f"{field}.type", told)
     said = convert_at(tool, openai.Tool, field)
+    if said.asynchronous:
+        raise BadRequest(f"{field}.async", "the model waits for what its calls give back")
     if said.defer_loading:
         raise BadRequest(f"{field}.defer_loading", "tools are not searched here; every one is shown")
     if said.output_schema:
@@ -212,5 +214,6 @@ def _labels(said: openai.Body) -> dict[str, str]:
     metadata = said.metadata or {}
     if len(metadata) > 16:
         raise BadRequest("metadata", f"holds at most 16 pairs, got {len(metadata)}")
+    metadata = (said.client_metadata or {}) | metadata
     named = {name: getattr(said, name) for name in LABELS}
     return {name: label for name, label in named.items() if label is not None} | metadata

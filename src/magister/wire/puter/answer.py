@@ -8,6 +8,7 @@ but what `Asked` says.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -196,7 +197,7 @@ def write_error(fault: Fault, request_id: str) -> Answer:
     headers: tuple[tuple[str, str], ...] = ()
     if fault.retry_after is not None:
         error["retry_after"] = fault.retry_after
-        headers = (("retry-after", f"{max(1, round(fault.retry_after))}"),)
+        headers = (("retry-after", str(max(1, math.ceil(fault.retry_after)))),)
     about = {"code": code, "message": fault.message, "request_id": request_id}
     return Answer(status, ascii_json({"success": False, "error": error, **about}), headers)
 

@@ -135,7 +135,8 @@ def messages_of(said: list[Any]) -> tuple[Message, ...]:
     for at, value in enumerate(said):
         field = f"messages[{at}]"
         message = Said(content=value) if isinstance(value, str) else part_of(value, Said, field)
-        told += _messages(message, field)
+        # Clients keep an answer that was stopped before its first word.
+        told += [one for one in _messages(message, field) if one.parts or one.role is not Role.ASSISTANT]
     return tuple(told)
 
 
@@ -199,11 +200,14 @@ def _assistant(said: Said, parts: list[Part], field: str) -> Message:
 
 def _thoughts(said: Said) -> list[Thinking]:
     """One of the three fields; clients that send several send the same thought."""
+    found = []
     for detail in said.reasoning_details or ():
         text = detail.get("text") or detail.get("summary")
         if isinstance(text, str) and text:
             signature = detail.get("signature")
-            return [Thinking(text, signature=signature if isinstance(signature, str) else None)]
+            found.append(Thinking(text, signature=signature if isinstance(signature, str) else None))
+    if found:
+        return found
     text = said.reasoning or said.reasoning_content
     return [Thinking(text)] if text else []
 
@@ -267,8 +271,9 @@ def _block(value: Any, field: str) -> Part:
 
 
 def _image(said: _Url, field: str) -> Image:
-    if said.detail not in (None, "auto", "high"):
-        raise BadRequest(f"{field}.detail", f"images are read at their own size; auto or high, got {said.detail!r}")
+    if said.detail not in (None, "auto", "high", "original"):
+        told = f"images are read as large as they are: auto, high or original, got {said.detail!r}"
+        raise BadRequest(f"{field}.detail", told)
     return image_of(said.url, f"{field}.url")
 
 
