@@ -324,7 +324,6 @@ def test_a_final_message_of_the_assistant_is_gone_on_with(last: dict[str, Any]) 
         ("content", {"role": "user", "content": 5}),
         ("role", {"role": "robot", "content": "x"}),
         ("role", {"role": "function", "name": "f", "content": "x"}),
-        ("name", {"role": "user", "content": "x", "name": "bob"}),
         ("reasoning", {"role": "user", "content": "x", "reasoning": "y"}),
         ("tool_call_id", {"role": "user", "content": "x", "tool_call_id": "y"}),
         ("tool_call_id", {"role": "tool", "content": "x"}),
@@ -369,6 +368,28 @@ def test_no_messages() -> None:
         openai_chat.read_request(b'{"model":"m","messages":[]}')
     with pytest.raises(BadRequest, match="messages: is required"):
         openai_chat.read_request(b'{"model":"m"}')
+
+
+def test_names_tell_speakers_of_a_role_apart_and_nothing_else() -> None:
+    def texts(*messages: dict[str, Any]) -> list[str]:
+        return [message.text for message in read(messages=list(messages)).chat.messages]
+
+    def said(role: str, name: str | None = None, content: Any = "x") -> dict[str, Any]:
+        return {"role": role, "content": content} | ({} if name is None else {"name": name})
+
+    assert texts(said("user", "ann")) == ["x"]
+    assert texts(said("user", "ann"), said("assistant", "bot"), said("user", "ann")) == ["x", "x", "x"]
+    assert texts(said("user", "ann"), said("assistant", "bot"), said("user", "ben")) == ["ann: x", "x", "ben: x"]
+    assert texts(said("user"), said("assistant", "a"), said("user"), said("assistant", "b"), said("user")) == [
+        "x", "a: x", "x", "b: x", "x",
+    ]  # fmt: skip
+    assert texts(said("user", "ann"), said("assistant"), said("user")) == ["ann: x", "x", "x"]
+    thought = {"role": "assistant", "name": "a", "reasoning": "hm", "content": "x"}
+    (_, message, _, _) = read(messages=[said("user"), thought, said("assistant", "b"), said("user")]).chat.messages
+    assert (message.thinking, message.text) == ("hm", "a: x")
+    image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]
+    (shown, _) = read(messages=[said("user", "ann", image), said("user")]).chat.messages
+    assert (shown.text, len(shown.parts)) == ("ann: ", 2)
 
 
 def test_a_result_names_the_tool_that_was_called() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from magister.types import Message, Role, ToolCall, ToolResult
+from magister.types import Message, Role, Text, Thinking, ToolCall, ToolResult
 from magister.wire.fault import BadRequest
 from magister.wire.openai_chat import body as openai
 from magister.wire.openai_chat.contents import check_tool_names, parts_of, speech, text_of
@@ -40,6 +40,7 @@ def messages_of(said: Sequence[openai.Message]) -> tuple[Message, ...]:
         if message.prefix and at + 1 < len(said):
             raise BadRequest(f"messages[{at}].prefix", "goes with the last message")
     read = [_message(message, f"messages[{at}]") for at, message in enumerate(said)]
+    read = [_spoken(message, name) for message, name in zip(read, _speakers(said, read), strict=True)]
     # Clients keep an answer that was stopped before its first word.
     messages = tuple(message for message in read if message.parts or message.role is not Role.ASSISTANT)
     check_tool_names(
@@ -53,6 +54,29 @@ def messages_of(said: Sequence[openai.Message]) -> tuple[Message, ...]:
     return messages
 
 
+def _speakers(said: Sequence[openai.Message], read: Sequence[Message]) -> list[str]:
+    """Whose name has to be told, by message: it tells participants of one role apart, and of one alone nothing."""
+    names: dict[Role, set[str]] = {}
+    for one, message in zip(said, read, strict=True):
+        names.setdefault(message.role, set()).add(one.name or "")
+    several = {role for role, known in names.items() if len(known) > 1 and role is not Role.TOOL}
+    return [one.name or "" if message.role in several else "" for one, message in zip(said, read, strict=True)]
+
+
+def _spoken(message: Message, name: str) -> Message:
+    """What was said with its speaker's name before it; the template has no other place for one."""
+    if not name:
+        return message
+    parts = list(message.parts)
+    first = next((at for at, part in enumerate(parts) if not isinstance(part, Thinking)), len(parts))
+    spoken = parts[first] if first < len(parts) else None
+    if isinstance(spoken, Text):
+        parts[first] = Text(f"{name}: {spoken.text}")
+    elif message.role is not Role.ASSISTANT:
+        parts.insert(first, Text(f"{name}: "))
+    return Message(message.role, tuple(parts))
+
+
 def _message(said: openai.Message, field: str) -> Message:
     if said.role == "function":
         raise BadRequest(f"{field}.role", _CANNOT["function_call"])
@@ -63,8 +87,6 @@ def _message(said: openai.Message, field: str) -> Message:
     for name, only in _ONLY_OF.items():
         if getattr(said, name) and role is not only:
             raise BadRequest(f"{field}.{name}", f"goes with the role {only.value} here, not {said.role}")
-    if said.name and role is not Role.TOOL:
-        raise BadRequest(f"{field}.name", "speakers have no names here; say them in the text")
     if role is Role.TOOL:
         if not said.tool_call_id:
             raise BadRequest(f"{field}.tool_call_id", "is required")
