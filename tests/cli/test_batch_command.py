@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from tests.server.operated import MAGISTER, alive, chat, eventually
+
+from magister.cli.batch import answered, read, taken
 
 Row = dict[str, Any]
 
@@ -95,8 +98,41 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     assert Counter(one["custom_id"] for one in answers(target)) == Counter(f"r{at}" for at in range(60))
 
 
+def test_an_engine_that_dies_is_waited_for(tmp_path: Path) -> None:
+    """Its failure is nobody's answer; and nobody else writes to the file meanwhile."""
+    rows = [row(f"r{at}", "/v1/completions", long(at)) for at in range(40)]
+    source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    with subprocess.Popen(
+        [*MAGISTER, "batch", str(source), str(target), "--concurrency", "4"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert eventually(lambda: target.exists() and target.read_bytes().count(b"\n") >= 3, 60)
+        (engine,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+        os.kill(engine, signal.SIGKILL)
+        with pytest.raises(ValueError, match="another batch is writing it"):
+            taken(source, target)
+        said = process.communicate(timeout=60)[0]
+    assert (process.returncode, said) == (0, "40 answered now, 0 before, 0 of them with an error\n")
+    assert Counter(one["custom_id"] for one in answers(target)) == Counter(f"r{at}" for at in range(40))
+
+
 def long(seed: int) -> Row:
     return {"model": "nano", "prompt": f"Count {seed}: 1, 2,", "max_tokens": 150, "ignore_eos": True, "seed": seed}
+
+
+def test_requests_are_not_taken_for_answers(tmp_path: Path) -> None:
+    source, link = write(tmp_path / "in.jsonl", [short("a")]), tmp_path / "link.jsonl"
+    link.symlink_to(source)
+    for same in (source, link):
+        with pytest.raises(ValueError, match="the file of requests"):
+            taken(source, same)
+    with pytest.raises(ValueError, match="line 1 is no answer"):
+        answered(source)
+
+
+def test_a_file_from_another_editor(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(b"\xef\xbb\xbf" + json.dumps(short("a")).encode() + b"\r\n\r\n")
+    assert [line.custom_id for line in read(source)] == ["a"]
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
@@ -149,7 +185,7 @@ def test_a_full_disk_is_one_line_and_no_loss(tmp_path: Path) -> None:
     source, target = write(tmp_path / "in.jsonl", [short(f"r{at}") for at in range(40)]), tmp_path / "out.jsonl"
     limited = ["sh", "-c", 'ulimit -f 10; exec "$@"', "sh", *MAGISTER, "batch", str(source), str(target)]
     full = subprocess.run(limited, capture_output=True, text=True, timeout=60)
-    one_line(full, 1, "File too large")
+    one_line(full, 1, f"{target}: File too large")
     assert 0 < len(target.read_bytes()) <= 10 * 1024
     done = batch(source, target)
     assert done.returncode == 0, done.stderr

@@ -9,9 +9,12 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli import checkpoints
@@ -30,6 +33,9 @@ from tests.server.operated import (
 )
 
 from magister.cli import machine
+from magister.cli.serve import ServeOptions, run
+from magister.cli.serving import ModelOptions, signing_key
+from magister.server.settings import Settings
 
 SECRET_WORD, ANSWERED = (
     "xylophone",
@@ -242,3 +248,111 @@ def test_refusals_are_one_line(flags: object, code: int, says: str, tmp_path: Pa
     assert done.stderr.count("\n") == 1, done.stderr
     assert says in done.stderr
     assert done.stdout == ""
+
+
+def free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        return call(url, "GET", "/health")[0] == 200
+    except OSError:
+        return False
+
+
+HOMELESS = {**{name: value for name, value in os.environ.items() if name != "XDG_DATA_HOME"}, "HOME": "/proc/nowhere"}
+
+
+def test_nobody_listens_to_it_and_it_has_no_home() -> None:
+    """As `magister serve | head -1` leaves it, and a container without a home."""
+    port = free_port("127.0.0.1")
+    with subprocess.Popen(
+        [*MAGISTER, "serve", "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=HOMELESS,
+    ) as one:
+        assert one.stdout is not None
+        one.stdout.close()
+        assert eventually(lambda: answers(f"http://127.0.0.1:{port}"), 30)
+        one.terminate()
+        assert one.stderr is not None
+        told = one.stderr.read().splitlines()
+        assert one.wait(20) == 0
+    assert len(told) == 2, told
+    assert told[0].startswith("magister serve: the signing key cannot be kept, so ")
+    assert told[1] == "magister serve: serving, but standard output: Broken pipe"
+
+
+def test_without_standard_streams_at_another_address_of_this_machine(home: Path) -> None:
+    port = free_port("127.0.0.2")
+    words = [*MAGISTER, "serve", "--host", "127.0.0.2", "--port", str(port)]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *words]
+    with subprocess.Popen(closed, env={**os.environ, **at(home)}) as one:
+        assert eventually(lambda: answers(f"http://127.0.0.2:{port}"), 30)
+        status, _, told = call(f"http://127.0.0.2:{port}", "POST", "/v1/chat/completions", chat("Hello.", max_tokens=3))
+        assert (status, json.loads(told)["usage"]["completion_tokens"]) == (200, 3)
+        one.terminate()
+        assert one.wait(20) == 0
+
+
+def options(**fields: Any) -> ServeOptions:
+    return ServeOptions(model=ModelOptions(model="absent"), port=0, settings=Settings(), **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"origins": ("https://example.org/",)}, "--origin https://example.org/: "),
+        ({"origins": ("https://Example.org",)}, "--origin https://Example.org: "),
+        ({"origins": ("*",)}, "--origin *: "),
+        ({"host_names": ("magister.local:8080",)}, "--host-name magister.local:8080: "),
+        ({"host_names": ("",)}, "--host-name : "),
+        ({"host": "nowhere.invalid"}, "magister keys add"),
+        ({"keys": Path("/nowhere/keys.json")}, "`magister keys add NAME --keys /nowhere/keys.json` makes one"),
+    ],
+)
+def test_what_would_never_match_is_refused(
+    fields: dict[str, Any], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(options(**fields)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("magister serve: ")
+    assert (says in said, said.count("\n")) == (True, 1), said
+
+
+def test_keys_that_others_may_write_are_none(keys: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert key
+    keys.chmod(0o666)
+    try:
+        assert run(options(keys=keys)) == 2
+        assert "(mode 666)" in capsys.readouterr().err
+    finally:
+        keys.chmod(0o600)
+
+
+def test_the_signing_key_is_one_however_many_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: signing_key(), range(32)))
+    assert len(found) == 1
+    kept = tmp_path / "magister" / "signing-key"
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    assert kept.stat().st_mode & 0o777 == 0o600
+    kept.write_bytes(b"short")
+    with pytest.raises(ValueError, match="signing-key: has 5 bytes, a signing key has 32"):
+        signing_key()
+
+
+def test_a_temporary_folder_that_is_too_deep_for_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    model = ModelOptions(model="nano")
+    assert run(ServeOptions(model=model, port=0, settings=Settings(signing_key=b"k" * 32))) == 2
+    assert "set a shorter one" in capsys.readouterr().err

@@ -1,9 +1,12 @@
 """Keys, hosts and origins."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.server.direct import send
+from tests.server.running import site, with_limits
 
 from magister.server import keyfile
 from magister.server.access import LOCAL, Access, Caller, Keys, cors, digest, key_of
@@ -59,12 +62,35 @@ def test_this_machines_own_names_are_let_in(host: str) -> None:
     Access().check_host(scope(host=host))
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example:8080", "", "localhost."])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example:8080", "localhost."])
 def test_a_name_that_was_made_to_point_here_is_not(host: str) -> None:
     with pytest.raises(Rejected, match="Host: this server is not") as told:
         Access().check_host(scope(host=host))
     assert told.value.fault.kind is Kind.FORBIDDEN
     Access(hosts=None).check_host(scope(host=host))
+
+
+def test_a_host_is_named_once() -> None:
+    twice = {**scope(), "headers": [(b"host", b"localhost"), (b"host", b"evil.example")]}
+    for asked in (scope(), scope(host=""), twice):
+        with pytest.raises(Rejected, match="Host: must be sent, and once") as told:
+            Access().check_host(asked)
+        assert told.value.fault.kind is Kind.INVALID
+    # As probes of load balancers ask.
+    Access().check_host({**scope(), "http_version": "1.0"})
+    with pytest.raises(Rejected, match="evil"):
+        Access().check_host({**scope(host="evil.example"), "http_version": "1.0"})
+
+
+def test_a_lapsed_token_is_one_that_a_page_sends_and_that_lets_it_in_no_longer() -> None:
+    page, browser = "http://localhost:3000", {"sec_fetch_site": "cross-site", "host": "localhost:8080"}
+    access = Access(keys=KEYS, origins=frozenset({"null"}), guest={"t": page, "u": "https://other.example"}.get)
+    for key, lapsed in (("old", page), ("u", page), ("t", ""), ("k1", ""), ("", "")):
+        assert access.lapsed(scope(origin=page, **browser), key) == lapsed
+    assert access.lapsed(scope(origin=page, host="localhost:8080"), "old") == "", "no browser"
+    assert access.lapsed(scope(**browser), "old") == "", "no page"
+    assert access.lapsed(scope(origin="null", **browser), "old") == "", "it needs no token"
+    assert Access().lapsed(scope(origin=page, **browser), "old") == page
 
 
 def test_pages_of_other_origins_may_not_call() -> None:
@@ -83,6 +109,15 @@ def test_pages_of_other_origins_may_not_call() -> None:
     assert all(value != "*" for _, value in cors("https://mine.example"))
 
 
+def test_a_page_that_may_call_may_read_what_was_wrong() -> None:
+    """Also where that was found before its body was."""
+    page = {"origin": "https://mine.example", "sec-fetch-site": "cross-site"}
+    app = site(access=Access(origins=frozenset({"https://mine.example"})), settings=with_limits(body_bytes=10))
+    for origin, allowed in (("https://mine.example", "https://mine.example"), ("https://evil.example", None)):
+        said = asyncio.run(send(app, "POST", "/v1/chat/completions", b" " * 11, {**page, "origin": origin}))
+        assert (said.status, said.headers.get("access-control-allow-origin")) == (413, allowed)
+
+
 def test_the_file_of_keys_opens_nothing(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "keys.json"
     key = keyfile.add(path, "ada")
@@ -98,7 +133,7 @@ def test_the_file_of_keys_opens_nothing(tmp_path: Path) -> None:
         (lambda: keyfile.add(path, "bob"), "has a key already"),
         (lambda: keyfile.add(path, "a b"), "is not made of"),
         (lambda: keyfile.remove(path, "eve"), "no key is called 'eve'; there are: bob"),
-        (lambda: keyfile.read(tmp_path / "none"), "is no file of keys"),
+        (lambda: keyfile.read(tmp_path / "none"), "there is no such file"),
     ):
         with pytest.raises(ValueError, match=said):
             act()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.server.chromium import BINARY, Page, chromium
 from tests.server.running import running, site
 
 from magister.server.mock import MockChat
+from magister.types import ChatRequest, Event, Finish, FinishReason, ThinkingDelta, Usage
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="needs chromium")
 
@@ -55,6 +57,26 @@ def test_a_conversation() -> None:
             await kept(docs, "docs")
 
     with running(site()) as base:
+        asyncio.run(run(base))
+
+
+class Cut:
+    """Ends before its answer, as where the context is full."""
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        yield ThinkingDelta(text="hm", closed=True)
+        yield Usage(prompt_tokens=1, completion_tokens=1)
+        yield Finish(reason=FinishReason.LENGTH)
+
+
+def test_an_answer_without_room_is_told_of() -> None:
+    async def run(base: str) -> None:
+        async with chromium() as browser:
+            page = await browser.open(f"{base}/")
+            await asked(page, "Hello?")
+            assert "no more room" in await page.until("document.querySelector('.wrong')?.textContent")
+
+    with running(site(Cut())) as base:
         asyncio.run(run(base))
 
 

@@ -157,14 +157,14 @@ def test_a_guests_page_may_call_and_others_may_not(base: str) -> None:
     for origin, given, status in (
         (other, token, 200),
         (other, "", 403),
-        ("https://third.example", token, 403),
-        ("null", token, 403),
+        ("https://third.example", token, 401),
+        ("null", token, 401),
         (PAGE, "", 200),
     ):
         data = json.dumps({**body, "auth_token": given}).encode()
         found, headers, _ = get(f"{base}/drivers/call", data, Origin=origin, Sec_Fetch_Site="cross-site")
         assert found == status
-        assert headers["access-control-allow-origin"] == (origin if status == 200 else None)
+        assert headers["access-control-allow-origin"] == (None if status == 403 else origin)
 
 
 def test_what_the_client_asks_besides(base: str) -> None:
@@ -182,3 +182,23 @@ def test_what_the_client_asks_besides(base: str) -> None:
 def test_a_foreign_host_is_refused(base: str) -> None:
     status, _, body = get(f"{base}/whoami", Host="evil.example")
     assert (status, json.loads(body)["code"]) == (403, "forbidden")
+
+
+def test_a_token_that_is_no_longer_good_is_told_so_that_the_page_can_read_it(base: str, keyed: str) -> None:
+    """The published client signs in again on this answer, and on no other; what it cannot read is a broken network."""
+    page, browser = "http://localhost:3000", {"Sec_Fetch_Site": "cross-site"}
+    old = GuestTokens(b"k" * 32).issue(page)
+    call = {"interface": "puter-chat-completion", "method": "complete", "args": {"messages": []}, "auth_token": old}
+    for url in (base, keyed):
+        for path, body, headers in (
+            ("/drivers/call", json.dumps(call).encode(), {"Content_Type": "text/plain;actually=json"}),
+            ("/whoami", None, {"Authorization": f"Bearer {old}"}),
+            ("/puterai/chat/models/details", None, {"Authorization": f"Bearer {old}"}),
+        ):
+            status, said, told = get(url + path, body, Origin=page, **browser, **headers)
+            assert (status, json.loads(told)["code"]) == (401, "token_auth_failed"), path
+            assert said["access-control-allow-origin"] == page
+            assert said["access-control-allow-credentials"] == "true"
+        # A page that has no token at all learns nothing.
+        status, said, _ = get(f"{url}/whoami", None, Origin=page, **browser)
+        assert (status, said["access-control-allow-origin"]) == (403, None)

@@ -11,6 +11,8 @@ import pytest
 from tests.server.chromium import BINARY, Browser, chromium
 from tests.server.puter_world import World, pages, serving
 
+from magister.server.guests import GuestTokens
+
 pytestmark = pytest.mark.skipif(BINARY is None, reason="needs chromium")
 
 CLIENT = Path(__file__).parent / "node" / "node_modules" / "@heyputer" / "puter.js" / "dist" / "puter.cjs"
@@ -146,6 +148,13 @@ def test_the_published_client_signs_in_and_chats(world: World, base: str) -> Non
             assert await page.run(stream) == "schön: hi"
             assert await page.run("puter.ai.listModels().then((models) => models.length)") == 1
             assert (await page.run("puter.auth.getUser()"))["username"] == "guest"
+            assert world.guests.origin_of(await page.run("puter.authToken")) == site
+            # A token of before, as after a new signing key: the client asks its person again, and goes on.
+            await page.run(f"puter.setAuthToken({GuestTokens(b'k' * 32).issue(site)!r}); 1")
+            await page.run("puter.ai.chat('hi').catch((error) => { globalThis.told = error; }); 1")
+            await allow(browser, f"Pages of {site}.")
+            assert (await page.until("globalThis.told"))["status"] == 401
+            assert await page.run("puter.ai.chat('hi').then(String)") == "schön: hi"
             assert world.guests.origin_of(await page.run("puter.authToken")) == site
 
     browse(act)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from tests.server.tiny import LIMITS, tiny, words
 
 from magister.engine.engine import Engine
 from magister.server.app import Site
+from magister.types import ChatRequest
 from magister.wire import openai_completions as wire
 from magister.wire.openai_completions import Piece
 
@@ -300,3 +302,68 @@ def test_a_client_that_leaves_ends_the_work(app: Site) -> None:
             wait_for(lambda: model.load().running == 0)
             assert model.load().free_blocks == LIMITS.blocks
         assert counted(base, "magister_disconnects_total") == before + 2, "neither was answered to its end"
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "body"),
+    [
+        ("/v1/completions", "prompt", lambda text: ASK | {"prompt": text}),
+        ("/v1/completions", "prompt[1]", lambda text: ASK | {"prompt": ["a", text]}),
+        (
+            "/v1/chat/completions",
+            "messages",
+            lambda text: {"model": "mock", "messages": [{"role": "user", "content": text}]},
+        ),
+        ("/v1/responses", "input", lambda text: {"model": "mock", "input": text}),
+    ],
+)
+def test_what_cannot_fit_is_not_split_to_find_out(path: str, field: str, body: Any) -> None:
+    longest = max(map(len, TOKENIZER.vocabulary))
+    with tiny(TOKENIZER) as model:
+        texts = Held()
+        app = site(**{**model, "text": texts, "longest": longest})
+        text = "a" * (longest * LIMITS.context * 10)
+        told = error(ask(app, path, body(text)))
+        assert (told["code"], told["param"]) == ("context_length_exceeded", field)
+        assert f"{len(text) // longest} tokens or more" in told["message"]
+        assert texts.asked == 0
+
+
+class Held:
+    """A tokenizer that is done when others had their turn, or never."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.asked = 0
+
+    def encode(self, text: str, specials: bool) -> tuple[int, ...]:
+        self.asked += 1
+        assert self.free.wait(5), "nobody had a turn"
+        return (BOS, *TOKENIZER.encode_text(text[:10]))
+
+    def token_bytes(self, ids: Sequence[int]) -> tuple[bytes, ...]:
+        return tuple(TOKENIZER.token_bytes(id_) for id_ in ids)
+
+    def plain(self, ids: Sequence[int], specials: bool) -> bytes:
+        return b"".join(self.token_bytes(ids))
+
+    def count(self, request: ChatRequest) -> int:
+        self.encode("a", False)
+        return 1
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/tokenize", "/v1/messages/count_tokens"])
+def test_a_long_text_is_split_while_others_have_their_turn(path: str) -> None:
+    text = "word " * 10_000
+    body: dict[str, Any] = {"model": "mock", "prompt": text}
+    if path.endswith("count_tokens"):
+        body = {"model": "mock", "messages": [{"role": "user", "content": text}]}
+
+    async def run(app: Site, texts: Held) -> Said:
+        asyncio.get_running_loop().call_later(0.05, texts.free.set)
+        return await send(app, "POST", path, json.dumps(body).encode())
+
+    with tiny(TOKENIZER) as model:
+        texts = Held()
+        said = asyncio.run(run(site(**{**model, "text": texts}), texts))
+        assert (said.status, texts.asked) == (200, 1), said.body

@@ -15,9 +15,11 @@ from mistral_common.protocol.instruct.tool_calls import Function, FunctionName, 
 from mistral_common.protocol.instruct.tool_calls import Tool as MistralTool
 
 from magister.cli.compose import engine_vocabulary
+from magister.cli.places import find
 from magister.engine.grammar import Grammars
 from magister.text import Renderer, TekkenPlan, detect_format, make_tokenizer
 from magister.text.grammar import answer_grammar
+from magister.text.tokenizer import load_tokenizer
 from magister.types import (
     ChatRequest,
     JsonFormat,
@@ -99,8 +101,11 @@ def call(name: str = "add", arguments: str = '{"a": 1}') -> ToolCall:
 CASES: list[tuple[dict[str, Any], list[tuple[Any, ...]], list[tuple[Any, ...]]]] = [
     (
         {"json_format": JsonFormat()},
-        [("{}",), ('{"a": [1, {"b": null}]}',), ('\n{\n  "a": 1\n}',)],
-        [("[]",), ("1",), ("{} ",), ("Here: {}",), ('{"a"    : 1}',), (call(),)],
+        [("{}",), ('{"a": [1, {"b": null}]}',), ('\n\n{\n  "a": [\n\t\t1\n ]\n}',), (' {"a" : 1 }',)],
+        [
+            *[("[]",), ("1",), ("{} ",), ("Here: {}",), (call(),), ("   {}",), ("\n \n{}",)],
+            *[('{"a"    : 1}',), ('{\n\n"a": 1}',), ('{\n \t"a": 1}',), (f'{{\n{" " * 25}"a": 1}}',)],
+        ],
     ),
     (
         {"json_format": PERSON},
@@ -270,3 +275,33 @@ def test_what_we_admit_mistral_common_admits(fields: dict[str, Any], version: st
         if theirs is not None:  # With tools and nothing demanded of them, it lets text be.
             matcher = llguidance.LLMatcher(factory.llg_tokenizer, theirs)
             assert matcher.try_consume_tokens(ids) == len(ids), here.tokenizer.show(ids)
+
+
+@functools.cache
+def nano() -> Renderer:
+    tokenizer = load_tokenizer(find("nano") / "tekken.json")
+    return Renderer(tokenizer, detect_format(tokenizer))
+
+
+@pytest.mark.parametrize("said", ["", "{", '{"a"', '{"a":', '{"a": [', '{"a": [1,', '{"a": [1]', '{"a": 1,'])
+@pytest.mark.parametrize("first", [" ", "\n", "\t"])
+def test_blanks_between_tokens_end(said: str, first: str) -> None:
+    """Nano knows no JSON: what it would go on with for ever is blanks, one at a time or as many as a token has."""
+    asked, tokenizer = request(json_format=JsonFormat()), nano().tokenizer
+    grammar = nano().grammar(nano().render(asked), asked)
+    assert grammar is not None
+    blank = {id_: piece for id_, piece in enumerate(tokenizer.vocabulary) if piece and not piece.strip(b" \t\r\n")}
+    assert any(len(piece) > 2 for piece in blank.values())
+    for choose in (min, max):
+        guide = Grammars(engine_vocabulary(tokenizer)).compile(grammar.text).follow(OpenAt.ANSWER)
+        for id_ in tokenizer.encode_text(said):
+            guide.push(id_)
+        run = b""
+        while found := [id_ for id_ in blank if guide.allowed()[id_ // 8] >> id_ % 8 & 1]:
+            fit = [id_ for id_ in found if blank[id_].startswith(first.encode())] or found
+            id_ = choose(fit, key=lambda one: len(blank[one]))
+            guide.push(id_)
+            run += blank[id_]
+            assert len(run) <= 25, run
+        assert guide.error is None
+        assert any(guide.allowed()), "there is something else to say"

@@ -7,10 +7,14 @@ they come. Asks the server's app itself; there is no socket.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,13 @@ from magister.server.access import Access
 from magister.server.app import Site
 from magister.server.settings import Settings
 
+_ATTEMPTS = 3
+"""At one request, where the engine failed on it or while it was there."""
+_ENGINE_FAILED = frozenset({502, 503, 529})
+"""Statuses of an engine that died or starts again."""
+_LOOK_SECONDS = 1.0
+"""Between two looks at whether it is back; that it is gone may take half of it to be known."""
+
 
 class Line(msgspec.Struct, frozen=True):
     """One request."""
@@ -30,6 +41,11 @@ class Line(msgspec.Struct, frozen=True):
     body: msgspec.Raw
     url: str = "/v1/chat/completions"
     method: str = "POST"
+
+
+class _Answered(msgspec.Struct, frozen=True):
+    custom_id: str
+    response: msgspec.Raw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +60,21 @@ class BatchOptions:
 
 def run(options: BatchOptions) -> int:
     """Answer what has no answer yet; returns the exit code: 1 where a request was answered with an error."""
-    try:
-        lines = list(read(options.source))
-        done = answered(options.target)
-    except (ValueError, OSError) as error:
-        print(f"magister batch: {error}", file=sys.stderr)
-        return 2
+    with ExitStack() as held:
+        try:
+            lines = list(read(options.source))
+            out = held.enter_context(taken(options.source, options.target))
+            done = answered(options.target)
+        except (ValueError, OSError) as error:
+            print(f"magister batch: {error}", file=sys.stderr)
+            return 2
+        return _go_on(options, lines, done, out)
+
+
+def _go_on(options: BatchOptions, lines: list[Line], done: set[str], out: FileIO) -> int:
     waiting = [line for line in lines if line.custom_id not in done]
     try:
-        failed = asyncio.run(_run(options, waiting)) if waiting else 0
+        failed = asyncio.run(_run(options, waiting, out)) if waiting else 0
     except ValueError as error:
         print(f"magister batch: {error}", file=sys.stderr)
         return 2
@@ -69,7 +91,8 @@ def run(options: BatchOptions) -> int:
 def read(source: Path) -> Iterator[Line]:
     """The requests of a file. ValueError that names the line that is none."""
     seen: dict[str, int] = {}
-    for number, text in enumerate(source.read_bytes().splitlines(), 1):
+    # Some editors begin a file with a mark of its encoding.
+    for number, text in enumerate(source.read_bytes().removeprefix(BOM_UTF8).splitlines(), 1):
         if not text.strip():
             continue
         try:
@@ -86,14 +109,26 @@ def read(source: Path) -> Iterator[Line]:
         yield line
 
 
-def answered(target: Path) -> set[str]:
-    """Whose answers are in a file. A last line that was cut off is taken away from it, so that it is written again."""
+def taken(source: Path, target: Path) -> FileIO:
+    """The file of answers, to be written at its end by this process alone. ValueError where it cannot be that."""
     if not target.parent.is_dir():
         raise ValueError(f"{target}: there is no folder {target.parent}")
-    if not target.exists():
-        return set()
-    if not target.is_file():
-        raise ValueError(f"{target}: answers go to a file, which is read again to go on")
+    if target.exists():
+        if not target.is_file():
+            raise ValueError(f"{target}: answers go to a file, which is read again to go on")
+        if target.samefile(source):
+            raise ValueError(f"{target}: answers would go to the file of requests")
+    out = target.open("ab", buffering=0)
+    try:
+        fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        out.close()
+        raise ValueError(f"{target}: another batch is writing it") from None
+    return out
+
+
+def answered(target: Path) -> set[str]:
+    """Whose answers are in a file. A last line that was cut off is taken away from it, so that it is written again."""
     data = target.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
@@ -102,28 +137,27 @@ def answered(target: Path) -> set[str]:
     found: set[str] = set()
     for number, text in enumerate(whole.splitlines(), 1):
         try:
-            found.add(msgspec.json.decode(text, type=dict[str, Any])["custom_id"])
-        except (msgspec.MsgspecError, KeyError) as error:
+            found.add(msgspec.json.decode(text, type=_Answered).custom_id)
+        except msgspec.MsgspecError as error:
             raise ValueError(f"{target}: line {number} is no answer of a batch: {error}") from None
     return found
 
 
-async def _run(options: BatchOptions, waiting: list[Line]) -> int:
+async def _run(options: BatchOptions, waiting: list[Line], out: FileIO) -> int:
     # Nobody else asks, so nothing is turned away for being too much at a time.
     settings = Settings(in_flight=options.concurrency + 1, signing_key=os.urandom(32))
     gate = asyncio.Semaphore(options.concurrency)
     failed = 0
     async with opened(options.model, settings, Access(hosts=None)) as site:
-        with options.target.open("ab") as out, Progress(disable=not sys.stderr.isatty()) as bar:
+        with Progress(disable=sys.stderr is None or not sys.stderr.isatty()) as bar:
             task = bar.add_task("answering", total=len(waiting))
 
             async def one(line: Line) -> None:
                 nonlocal failed
                 async with gate:
-                    status, headers, body = await ask(site, line.url, bytes(line.body))
+                    status, headers, body = await _patiently(site, line)
                 failed += status != 200
-                out.write(_answer(line, status, headers, body))
-                out.flush()
+                _write(out, _answer(line, status, headers, body))
                 bar.advance(task)
 
             try:
@@ -134,6 +168,35 @@ async def _run(options: BatchOptions, waiting: list[Line]) -> int:
                 # The first is why the others were given up, a full disk for example.
                 raise errors.exceptions[0] from None
     return failed
+
+
+async def _patiently(site: Site, line: Line) -> tuple[int, dict[str, str], bytes]:
+    """One answer; again, where the engine failed meanwhile. Raises `RuntimeError` where it does not come back: what it
+    did not answer is left for the next run.
+    """
+    attempts = _ATTEMPTS
+    while True:
+        status, headers, body = await ask(site, line.url, bytes(line.body))
+        attempts -= 1
+        if status not in _ENGINE_FAILED or not attempts:
+            return status, headers, body
+        ready = False
+        while not ready:
+            await asyncio.sleep(_LOOK_SECONDS)
+            # The one model there is.
+            (condition,) = site.look().values()
+            ready = condition.ready
+            if condition.state == "failed":
+                raise RuntimeError(f"the engine failed: {condition.facts.get('reason', '')}")
+
+
+def _write(out: FileIO, data: bytes) -> None:
+    """All of it. OSError, with the file's name, where it does not fit; what did is a line that was cut off."""
+    try:
+        while data:
+            data = data[out.write(data) :]
+    except OSError as error:
+        raise OSError(f"{out.name}: {error.strerror}") from None
 
 
 def _answer(line: Line, status: int, headers: dict[str, str], body: bytes) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
+import re
 import signal
 import socket
 import sys
@@ -19,9 +21,12 @@ import uvloop
 from magister.cli.http import GatheringProtocol
 from magister.cli.serving import DRAIN_SECONDS, ModelOptions, opened
 from magister.server.access import LOOPBACK, Access, Keys
+from magister.server.guests import ORIGIN
 from magister.server.keyfile import read as read_keys
 from magister.server.settings import Settings
 from magister.wire.dialect import Card
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,7 @@ class ServeOptions:
 
 def run(options: ServeOptions) -> int:
     """Serve until told to stop; returns the exit code."""
+    _hold_standard_streams()
     if options.log_requests:
         _log_requests()
     try:
@@ -100,7 +106,9 @@ async def _serve(options: ServeOptions, access: Access, listener: socket.socket,
             loop="none",
             lifespan="off",
             access_log=False,
-            log_level="warning",
+            # Of its own lines only those are wanted that tell of our faults; clients' are answered.
+            log_config=None,
+            log_level="error",
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=int(DRAIN_SECONDS),
@@ -113,9 +121,30 @@ async def _serve(options: ServeOptions, access: Access, listener: socket.socket,
                 task.cancel()
 
 
+def _hold_standard_streams() -> None:
+    """Gives the three standard streams something where whoever started this process closed them: the next files and
+    sockets would get their numbers, and what is printed would go there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)
+
+
 def _access(options: ServeOptions) -> Access:
+    for origin in options.origins:
+        if not ORIGIN.fullmatch(origin) or origin != origin.lower():
+            raise ValueError(f"--origin {origin}: browsers say no such origin; they say https://example.org or null")
+    for name in options.host_names:
+        if not _HOST_NAME.fullmatch(name):
+            raise ValueError(f"--host-name {name}: must be a name alone, such as magister.local, without port or path")
     local = _is_loopback(options.host)
-    hosts = None if not local and not options.host_names else frozenset({*LOOPBACK, *options.host_names})
+    names = {name.casefold() for name in options.host_names}
+    if local:
+        names.add(f"[{options.host}]" if ":" in options.host else options.host)
+    hosts = None if not local and not names else frozenset({*LOOPBACK, *names})
     return Access(keys=_keys(options), origins=frozenset(options.origins), hosts=hosts)
 
 
@@ -157,13 +186,20 @@ def _tell(options: ServeOptions, card: Card, listener: socket.socket, how: str) 
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     key = "" if options.keys is None else " -H 'Authorization: Bearer KEY'"
-    print(
+    said = (
         f"{card.name} answers at {url} ({how}, {card.context:,} tokens of context)\n"
         f"  chat page   {url}/\n"
         f"  OpenAI      {url}/v1            Mistral {url}\n"
         f"  Anthropic   {url}               Google  {url}\n"
         f"  Puter       {url}/puter/v2/     API     {url}/docs\n"
         f"  curl {url}/v1/chat/completions{key} -H 'content-type: application/json' \\\n"
-        f'    -d \'{{"model":"{card.name}","messages":[{{"role":"user","content":"What is 17 * 24?"}}]}}\'',
-        flush=True,
+        f'    -d \'{{"model":"{card.name}","messages":[{{"role":"user","content":"What is 17 * 24?"}}]}}\''
     )
+    try:
+        print(said, flush=True)
+    except OSError as error:
+        # Whoever read it has gone, or its disk is full: no reason not to serve. What is left of it is said to nobody.
+        with suppress(OSError):
+            print(f"magister serve: serving, but standard output: {error.strerror}", file=sys.stderr)
+        with open(os.devnull, "wb") as nobody:
+            os.dup2(nobody.fileno(), sys.stdout.fileno())

@@ -69,7 +69,7 @@ def serve(
 ) -> None:
     """Answer every SDK in its own dialect."""
     from magister.cli import serve as command
-    from magister.cli.serving import ModelOptions, signing_key
+    from magister.cli.serving import ModelOptions
     from magister.server.settings import Settings
 
     placement = {
@@ -88,7 +88,7 @@ def serve(
         fetch_images=fetch_images,
         in_flight=max_requests,
         keep_thinking=not drop_thinking,
-        signing_key=signing_key(),
+        signing_key=_signing_key(),
     )
     options = command.ServeOptions(
         model=ModelOptions(model=model, name=name, answers=tuple(answer or ()), placement=placement),
@@ -101,6 +101,23 @@ def serve(
         log_requests=log_requests,
     )
     raise typer.Exit(command.run(options))
+
+
+def _signing_key() -> bytes:
+    """The one that is kept; where it cannot be, a new one, and a line that says so."""
+    import os
+
+    from magister.cli.serving import signing_key
+
+    try:
+        return signing_key()
+    except ValueError as error:
+        print(f"magister serve: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except (OSError, RuntimeError) as error:
+        told = "what this server signs (thoughts, guests' tokens) is good until it stops"
+        print(f"magister serve: the signing key cannot be kept, so {told}: {error}", file=sys.stderr)
+        return os.urandom(32)
 
 
 def batch(

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,6 +37,10 @@ from magister.text.tokenizer import TekkenPlan, Tokenizer, load_tokenizer, make_
 from magister.wire.dialect import Card
 from magister.worker.supervisor import Supervisor
 
+_KEY_BYTES = 32
+_PATH_BYTES = 103 if sys.platform == "darwin" else 107
+"""Of a socket's path, at most."""
+
 DRAIN_SECONDS = 30.0
 """That requests under way have left to end in, once a server is told to stop."""
 
@@ -56,20 +61,35 @@ class ModelOptions:
 def signing_key() -> bytes:
     """The key that signs thoughts and guests' tokens: the same over restarts, so that what clients hold stays good.
 
-    Kept beside pulled models' folder, readable by its owner only.
+    Kept beside pulled models' folder, readable by its owner only. `OSError` or `RuntimeError` where there is no such
+    place, `ValueError` where something else is in it.
     """
     path = shelf.folder().parent / "signing-key"
-    with suppress(FileNotFoundError):
-        found = path.read_bytes()
-        if len(found) == 32:
-            return found
+    if (found := _found_key(path)) is not None:
+        return found
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    key = secrets.token_bytes(32)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-        out.write(key)
-    part.replace(path)
-    return key
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    key = secrets.token_bytes(_KEY_BYTES)
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(key)
+        # Of servers that start together the first one's key is everybody's.
+        os.link(part, path)
+    except FileExistsError:
+        pass
+    finally:
+        part.unlink(missing_ok=True)
+    return _found_key(path) or key
+
+
+def _found_key(path: Path) -> bytes | None:
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if len(found) != _KEY_BYTES:
+        raise ValueError(f"{path}: has {len(found)} bytes, a signing key has {_KEY_BYTES}; remove it for a new one")
+    return found
 
 
 @asynccontextmanager
@@ -81,6 +101,10 @@ async def opened(options: ModelOptions, settings: Settings, access: Access) -> A
     path, answers = find(options.model), _answers(options.answers)
     with tempfile.TemporaryDirectory(prefix="magister-") as folder:
         place = Path(folder) / "engine.sock"
+        if (size := len(os.fsencode(place))) > _PATH_BYTES:
+            raise ValueError(
+                f"TMPDIR: {place} has {size} bytes, a socket's path at most {_PATH_BYTES}; set a shorter one"
+            )
         supervisor = Supervisor(command(options.model, place, **options.placement), place)
         try:
             # The engine's process reads its weights while this one reads the tokenizer.
@@ -117,6 +141,7 @@ def _served(options: ModelOptions, path: Path, supervisor: Supervisor, tokenizer
         chat=chat,
         tokens=supervisor,
         text=Texts(tokenizer, chat),
+        longest=max(map(len, tokenizer.vocabulary)),
         defaults={"temperature": form.sampling.temperature, "top_p": form.sampling.top_p},
     )
 

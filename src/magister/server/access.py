@@ -94,7 +94,13 @@ class Access:
         """Raises `Rejected` where the server is addressed by a name that is not its own."""
         if self.hosts is None:
             return
-        name = header(scope, b"host")
+        named = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
+        if not named and scope.get("http_version") == "1.0":
+            # A probe that asks as of old. No browser does.
+            return
+        name = named[0].strip() if len(named) == 1 else ""
+        if not name:
+            raise Rejected(Fault(kind=Kind.INVALID, message="Host: must be sent, and once"))
         bare = name if name.endswith("]") else name.rpartition(":")[0] or name
         if bare.casefold() not in self.hosts:
             told = f"Host: this server is not {name!r}; start it with `--host-name {bare}` if it is to be addressed so"
@@ -109,15 +115,29 @@ class Access:
         origin = header(scope, b"origin")
         if not origin or self.allows(scope, origin) or (key and self.guest(key) == origin):
             return origin
-        if header(scope, b"sec-fetch-site") in ("", "none"):
+        if not _from_page(scope):
             return ""
         told = f"Origin: pages of {origin} may not call this server; start it with `--origin {origin}` if they may"
         raise Rejected(Fault(kind=Kind.FORBIDDEN, message=told))
+
+    def lapsed(self, scope: Scope, key: str) -> str:
+        """The origin of a page that sends a token which does not, or no longer, let it in; empty for all others.
+
+        Clients that can sign in again do so when they are told; so that they can be, they may read that one answer.
+        """
+        origin = header(scope, b"origin")
+        if not key or not origin or not _from_page(scope) or self.allows(scope, origin) or self.guest(key) == origin:
+            return ""
+        return "" if self.keys is not None and self.keys.find(key) is not None else origin
 
     def allows(self, scope: Scope, origin: str) -> bool:
         """Whether pages of an origin may call: those named, and the server's own."""
         own = f"{scope.get('scheme', 'http')}://{header(scope, b'host')}"
         return origin in self.origins or origin == own
+
+
+def _from_page(scope: Scope) -> bool:
+    return header(scope, b"sec-fetch-site") not in ("", "none")
 
 
 def cors(origin: str) -> Iterable[tuple[str, str]]:

@@ -5,6 +5,7 @@ Pure ASGI: the paths that SDKs call go straight to `Exchange`; the rest are smal
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ from magister.server.health import Look, report
 from magister.server.metrics import CONTENT_TYPE
 from magister.server.models import Served, settle
 from magister.server.paths import Act, Target, find
-from magister.server.tokens import count, detokenize, tokenize
+from magister.server.tokens import AT_ONCE, count, detokenize, tokenize
 from magister.wire import anthropic, google, mistral, openai_chat, openai_responses, puter
 from magister.wire.dialect import Asked, Dialect
 from magister.wire.fault import Fault, Kind
@@ -140,7 +141,7 @@ class Site:
             asked: Asked = speaks.read_count_request(call.body, target.model, **key)
             resolved = house.models.resolve(asked.chat.model)
             request = await house.prepare(settle(asked, resolved, keep_thinking=house.settings.keep_thinking))
-            return Page(speaks.write_count(count(resolved.served, request)))
+            return Page(speaks.write_count(await asyncio.to_thread(count, resolved.served, request)))
 
         return {Act.MODELS: models, Act.MODEL: model, Act.COUNT: tokens}[target.act]
 
@@ -225,10 +226,10 @@ class Site:
         return Page(self.house.metrics.text(), CONTENT_TYPE)
 
     async def _tokenize(self, call: Call) -> Page:
-        return Page(tokenize(call.body, self._served))
+        return Page(await _aside(tokenize, call.body, self._served))
 
     async def _detokenize(self, call: Call) -> Page:
-        return Page(detokenize(call.body, self._served))
+        return Page(await _aside(detokenize, call.body, self._served))
 
     def _served(self, name: str) -> Served:
         return self.house.models.resolve(name).served
@@ -249,6 +250,13 @@ class Site:
                     await act()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+async def _aside(
+    act: Callable[[bytes, Callable[[str], Served]], bytes], body: bytes, find: Callable[[str], Served]
+) -> bytes:
+    """In a thread where it takes long enough to be noticed by streams."""
+    return act(body, find) if len(body) <= AT_ONCE else await asyncio.to_thread(act, body, find)
 
 
 def _raising(told: Fault) -> Small:

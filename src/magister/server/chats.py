@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
 import msgspec
 
 from magister.server.exchange import BROKE_OFF, Begin, House, Route, Talk
 from magister.server.faults import Rejected
 from magister.server.models import Resolved, settle
-from magister.types import ChatRequest, Event, Finish, FinishReason, Usage, fold
+from magister.server.tokens import check_length
+from magister.types import ChatRequest, Event, Finish, FinishReason, Text, Usage, fold
 from magister.wire import puter
 from magister.wire.dialect import Asked, Dialect, Stamp
 from magister.wire.fault import Fault, Kind
+from magister.wire.words import spelled
 
 SIGNED = frozenset({"openai_responses", "anthropic", "google"})
 """Dialects in which thoughts are signed."""
@@ -90,12 +92,21 @@ def _beginning(speaks: Dialect, model: str, stream: bool) -> Begin:
         else:
             asked = speaks.read_request(body, model, stream)
         resolved = house.models.resolve(asked.chat.model)
+        check_length(resolved.served, said(asked.chat), spelled("messages", speaks.NAME))
         request = await house.prepare(settle(asked, resolved, keep_thinking=house.settings.keep_thinking))
         stamp = Stamp(id=request_id, created=int(time.time()), model=resolved.served.card.name, signing_key=key)
         # Replies repeat what was settled, not what was left open.
         return ChatTalk(speaks, msgspec.structs.replace(asked, chat=request), resolved, request, stamp)
 
     return begin
+
+
+def said(chat: ChatRequest) -> Iterator[str]:
+    """All text of a request but thoughts, which may be left out of a prompt that is too long."""
+    for message in chat.messages:
+        for part in message.parts:
+            if isinstance(part, Text):
+                yield part.text
 
 
 async def _said(events: Sequence[Event]) -> AsyncGenerator[Event, None]:

@@ -15,7 +15,8 @@ import msgspec
 
 from magister.server.exchange import BROKE_OFF, House, Route, Talk
 from magister.server.faults import Rejected
-from magister.server.models import Resolved, TextTools
+from magister.server.models import Resolved, Served, TextTools
+from magister.server.tokens import AT_ONCE, check_length
 from magister.types import (
     Chunk,
     FinishReason,
@@ -253,6 +254,19 @@ def _shown(said: bytes) -> str:
     return said.decode("utf-8", "replace")
 
 
+async def _split(served: Served, text: TextTools, prompts: Sequence[str | tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The tokens of every prompt. Raises `BadRequest` where one is far too long."""
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    for at, prompt in enumerate(prompts):
+        if isinstance(prompt, str):
+            check_length(served, [prompt], "prompt" if len(prompts) == 1 else f"prompt[{at}]")
+
+    def split() -> list[tuple[int, ...]]:
+        return [text.encode(prompt, True) if isinstance(prompt, str) else prompt for prompt in prompts]
+
+    return split() if sum(map(len, texts)) <= AT_ONCE else await asyncio.to_thread(split)
+
+
 async def _begin(house: House, body: bytes, request_id: str) -> Talk | bytes:
     asked = wire.read_request(body)
     resolved = house.models.resolve(asked.model)
@@ -263,7 +277,7 @@ async def _begin(house: House, body: bytes, request_id: str) -> Talk | bytes:
     own = {name: value for name, value in served.defaults.items() if name not in asked.given}
     sampling = msgspec.structs.replace(asked.sampling, **own) if own else asked.sampling
     text = served.text
-    prompts = [text.encode(one, True) if isinstance(one, str) else one for one in asked.prompts]
+    prompts = await _split(served, text, asked.prompts)
     stamp = Stamp(id=request_id, created=int(time.time()), model=served.card.name)
     return CompletionTalk(asked, resolved, sampling, prompts, served.tokens, text, stamp)
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from magister.server.access import Access, Caller, cors, key_of
-from magister.server.asgi import Disconnected, Receive, Scope, Send, answer, lines, read_body, wait_disconnect
-from magister.server.faults import Rejected, fault_of
+from magister.server.asgi import Disconnected, Receive, Scope, Send, answer, header, lines, read_body, wait_disconnect
+from magister.server.faults import LAPSED, Rejected, fault_of
 from magister.server.metrics import Metrics
 from magister.server.models import Models, Resolved
 from magister.server.pump import Pump
@@ -141,12 +141,19 @@ class Exchange:
         house, route = self._house, self._route
         settings = house.settings
         house.access.check_host(self._scope)
+        if house.access.allows(self._scope, origin := header(self._scope, b"origin")):
+            # Whatever is wrong with the request, its page may read it.
+            self._origin = origin
         if len(house.flights) > settings.in_flight:
             told = f"{len(house.flights) - 1} requests are being answered, at most {settings.in_flight} are at a time"
             raise Rejected(Fault(kind=Kind.BUSY, message=told, retry_after=1.0))
         body = await read_body(self._scope, self._receive, settings.body_bytes, settings.body_seconds)
         token = route.token_of(body) if route.token_of else ""
-        self._origin = house.access.check_origin(self._scope, key_of(self._scope, token))
+        key = key_of(self._scope, token)
+        if route.token_of and (page := house.access.lapsed(self._scope, key)):
+            self._origin = page
+            raise Rejected(LAPSED)
+        self._origin = house.access.check_origin(self._scope, key)
         self._caller = house.access.authorise(self._scope, token)
         talk = await route.begin(house, body, self.id)
         if isinstance(talk, bytes):

@@ -22,6 +22,10 @@ class Rejected(Exception):
         self.fault = fault
 
 
+LAPSED = Fault(kind=Kind.UNAUTHENTICATED, message="this page's token is no longer good here: sign in again")
+"""What a client of Puter's is told that can ask its person again."""
+
+
 def fault_of(error: BaseException, request_id: str, dialect: str = "") -> Fault:
     """What to tell a client, of fields in its dialect's spelling. An error nobody expected is logged under the
     request's id and told as just that.

@@ -60,10 +60,18 @@ def remove(path: Path, name: str) -> None:
 
 def _read(path: Path) -> _File:
     try:
+        mode = path.stat().st_mode
+        if mode & 0o022:
+            raise ValueError(
+                f"others may write it (mode {mode & 0o777:o}), so they could let themselves in; chmod 600 it"
+            )
         file = msgspec.json.decode(path.read_bytes(), type=_File)
         bytes.fromhex(file.secret)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file; `magister keys add NAME --keys {path}` makes one") from None
     except (OSError, msgspec.MsgspecError, ValueError) as error:
-        raise ValueError(f"{path}: is no file of keys: {error}") from None
+        said = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{path}: is no file of keys: {said}") from None
     return file
 
 

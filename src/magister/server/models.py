@@ -56,6 +56,8 @@ class Served:
     """For plain completions; None where there is only a chat model."""
     text: TextTools | None = None
     """None where tokens cannot be counted here."""
+    longest: int = 0
+    """Bytes of the longest token; 0 where that is not known."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Sampling` that a client did not set, by name."""
 

@@ -24,7 +24,7 @@ import msgspec
 from magister.server.access import LOOPBACK, Caller, cors, key_of
 from magister.server.asgi import Disconnected, Receive, Scope, Send, answer, header, query, read_body
 from magister.server.exchange import House
-from magister.server.faults import Rejected, fault_of
+from magister.server.faults import LAPSED, Rejected, fault_of
 from magister.server.guests import ORIGIN, GuestTokens
 from magister.wire import puter
 from magister.wire.fault import BadRequest, Fault, Kind
@@ -113,6 +113,9 @@ async def _respond(request: _Request, handler: _Handler, send: Send) -> None:
     try:
         access.check_host(scope)
         if handler not in _OPEN:
+            if page := access.lapsed(scope, key_of(scope)):
+                origin = page
+                raise Rejected(LAPSED)
             origin = access.check_origin(scope, key_of(scope))
         found = await handler(request)
         await answer(send, 200, found.body, found.content_type, [*cors(origin), *found.headers])

@@ -6,7 +6,7 @@ tokenizer: it is handed one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -31,6 +31,21 @@ class DetokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
 
     tokens: list[int]
     model: str = ""
+
+
+AT_ONCE = 16384
+"""Bytes that are split into tokens before anybody notices. More of them are in a thread: all streams share one."""
+
+
+def check_length(served: Served, texts: Iterable[str], field: str) -> None:
+    """Raises `BadRequest` for what cannot fit however it is split, without splitting it: a prompt that fills a body
+    takes many seconds.
+    """
+    size = sum(map(len, texts))
+    if served.longest and size > served.longest * served.card.context:
+        least = -(-size // served.longest)
+        told = f"the prompt has {least} tokens or more, at most {served.card.context - 1} fit into the context"
+        raise BadRequest(field, told, Kind.TOO_LONG)
 
 
 def tokenize(body: bytes, find: Callable[[str], Served]) -> bytes:

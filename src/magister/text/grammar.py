@@ -33,7 +33,12 @@ from magister.text.formats import Tags
 from magister.text.tokenizer import Tokenizer
 from magister.types import ChatRequest, OpenAt, Refused, Tool, ToolMode
 
-_BLANKS = r"[ ]|\n[ \t]{0,32}"
+_BLANKS = r"[ ]|\n([ ]{0,24}|\t{0,8})"
+"""Between two tokens of JSON: one blank, or a new line and its indentation, by blanks or by tabs. Any more is what a
+network writes that does not know JSON, until its room ends.
+"""
+_BEFORE = r"/[ ]|\n{1,2}/"
+"""Before an answer that has a form."""
 _PLACE = re.compile(r"at (\d+)\(\d+\): (?:failed to compile JSON schema: )?")
 """Where llguidance finds a fault."""
 _ADVICE = ". Enable '"
@@ -93,7 +98,7 @@ def answer_grammar(request: ChatRequest, tokenizer: Tokenizer, tags: Tags, open_
     else:
         answer = "text? calls?" if calls else "text?"
         rules.append(("text: /(?s:.+)/", ""))
-    rules.append((r"BLANKS: /[ \t\r\n]{1,8}/", ""))
+    rules.append((f"BLANKS: {_BEFORE}", ""))
     if bound and tags is Tags.TEXT and open_at is OpenAt.START:
         answer = f"(thought BLANKS?)? ({answer})"
         rules.append((r"thought[lazy]: /[ \t\r\n]{0,8}<think>(?s:.*)<\/think>/", ""))

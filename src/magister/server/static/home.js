@@ -54,7 +54,7 @@ async function ask(text) {
   const key = document.getElementById("key");
   if (key && key.value) headers.authorization = "Bearer " + key.value;
   const said = { role: "assistant", content: "", reasoning: "" };
-  let thought = null, answer = null, ended = false;
+  let thought = null, answer = null, ended = false, full = false;
   const fold = () => {
     if (!thought || ended) return;
     ended = true;
@@ -70,6 +70,7 @@ async function ask(text) {
   }
   for await (const frame of frames(response)) {
     if (frame.error) throw new Error(frame.error.message);
+    if (frame.choices.length && frame.choices[0].finish_reason === "length") full = true;
     const delta = frame.choices.length ? frame.choices[0].delta : {};
     if (delta.reasoning) {
       thought = thought || thoughtBox();
@@ -86,6 +87,7 @@ async function ask(text) {
   fold();
   if (!said.reasoning) delete said.reasoning;
   messages.push(said);
+  if (full) show("wrong", "It ends here: there is no more room. A new conversation has all of it.");
 }
 
 form.addEventListener("submit", async (event) => {
