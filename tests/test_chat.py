@@ -236,6 +236,12 @@ def test_an_effort_needs_a_context_and_a_thought_that_can_be_cut() -> None:
     asyncio.run(collect(tagged.chat(ChatRequest(messages=(user("?"),), effort=Effort.HIGH))))
 
 
+def test_what_events_have_no_place_for_is_refused() -> None:
+    request = ChatRequest(messages=(user("?"),), sampling=Sampling(logprobs=True, prompt_logprobs=True))
+    with pytest.raises(Refused, match="prompt_logprobs"):
+        run(Replay([]), request)
+
+
 def test_near_the_limit_the_oldest_thoughts_go_first() -> None:
     thought = "so be it " * 20
     turns = [turn for at in range(4) for turn in (user(f"q{at}"), assistant(Thinking(f"{at}{thought}"), f"a{at}"))]

@@ -65,6 +65,8 @@ class LocalChat:
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Events of all choices; closing the iterator closes the token model's."""
+        if request.sampling.prompt_logprobs:
+            raise Refused("prompt_logprobs", "a reply's events have no place for them; ask the token model")
         request = self._with_effort(request)
         # A long prompt or an image takes long enough to tokenise that other streams would notice.
         prompt, dropped = await asyncio.to_thread(self._render, request)

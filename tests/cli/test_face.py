@@ -110,7 +110,8 @@ def test_a_prompt_must_be_words_or_messages(model: LocalModel) -> None:
 
 
 def test_options_are_the_fields_of_sampling() -> None:
-    assert set(SamplingOptions.__annotations__) == set(Sampling.__struct_fields__)
+    # A chat's events have no place for the prompt's probabilities.
+    assert set(SamplingOptions.__annotations__) == set(Sampling.__struct_fields__) - {"prompt_logprobs"}
 
 
 def test_closing_ends_streams_in_flight_and_refuses_new_ones() -> None:
