@@ -40,21 +40,21 @@ def scope(query: str = "", **headers: str) -> dict[str, Any]:
 )
 def test_one_authoriser_for_every_way_of_sending_a_key(asked: dict[str, Any], body_token: str) -> None:
     assert key_of(asked, body_token) == "k1"
-    assert Access(keys=KEYS).authorise(asked, body_token) == Caller("ada")
+    assert Access(keys=KEYS).authorise(key_of(asked, body_token)) == Caller("ada")
 
 
 def test_without_a_key_nobody_is_let_in_where_keys_are_asked_for() -> None:
     for asked, said in ((scope(), "a key is needed"), (scope(x_api_key="k2"), "not known here")):
         with pytest.raises(Rejected, match=said) as told:
-            Access(keys=KEYS).authorise(asked)
+            Access(keys=KEYS).authorise(key_of(asked))
         assert told.value.fault.kind is Kind.UNAUTHENTICATED
-    assert Access().authorise(scope()) is LOCAL
-    assert Access().authorise(scope(x_api_key="whatever an SDK insists on")) is LOCAL
+    assert Access().authorise(key_of(scope())) is LOCAL
+    assert Access().authorise(key_of(scope(x_api_key="whatever an SDK insists on"))) is LOCAL
 
 
 def test_a_guest_is_known_by_its_token() -> None:
     access = Access(keys=KEYS, guest={"t": "http://localhost:3000"}.get)
-    assert access.authorise(scope(authorization="Bearer t")).name == "guest of http://localhost:3000"
+    assert access.authorise(key_of(scope(authorization="Bearer t"))).name == "guest of http://localhost:3000"
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST:1"])

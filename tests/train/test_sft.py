@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import torch
@@ -198,12 +200,18 @@ def test_ctrl_c_ends_the_step_saves_and_resumes_bit_for_bit(tmp_path: Path, monk
         assert torch.equal(parameter, resumed.state_dict()[name]), name
 
 
-def test_a_second_ctrl_c_interrupts_at_once() -> None:
-    with first_interrupt() as asked:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert asked.is_set()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+@pytest.mark.parametrize("own", [signal.default_int_handler, lambda number, frame: None])
+def test_a_second_ctrl_c_interrupts_at_once(own: Callable[[int, FrameType | None], None]) -> None:
+    before = signal.signal(signal.SIGINT, own)
+    try:
+        with first_interrupt() as asked:
+            signal.raise_signal(signal.SIGINT)
+            assert asked.is_set()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is own
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(tmp_path: Path) -> None:

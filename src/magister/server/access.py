@@ -76,9 +76,8 @@ class Access:
     guest: Callable[[str], str | None] = lambda token: None
     """The origin that a guest's token was given to, if it is one."""
 
-    def authorise(self, scope: Scope, body_token: str = "") -> Caller:
-        """Who asks. Raises `Rejected` where a key is needed and missing or unknown."""
-        key = key_of(scope, body_token)
+    def authorise(self, key: str) -> Caller:
+        """Who asks with a key, see `key_of`. Raises `Rejected` where one is needed and missing or unknown."""
         origin = self.guest(key) if key else None
         if origin is not None:
             return Caller(f"guest of {origin}")

@@ -182,9 +182,10 @@ class Site:
         own = [("x-request-id", request_id), ("request-id", request_id)]
         try:
             house.access.check_host(scope)
-            origin = house.access.check_origin(scope, key_of(scope))
+            key = key_of(scope)
+            origin = house.access.check_origin(scope, key)
             if not keyless:
-                house.access.authorise(scope)
+                house.access.authorise(key)
             body = b""
             if scope["method"] == "POST":
                 body = await read_body(scope, receive, house.settings.body_bytes, house.settings.body_seconds)

@@ -92,7 +92,9 @@ def _beginning(speaks: Dialect, model: str, stream: bool) -> Begin:
         else:
             asked = speaks.read_request(body, model, stream)
         resolved = house.models.resolve(asked.chat.model)
-        check_length(resolved.served, said(asked.chat), spelled("messages", speaks.NAME))
+        if len(body) > resolved.served.card.context:
+            # A token is a byte at least, so what is shorter cannot be too long.
+            check_length(resolved.served, said(asked.chat), spelled("messages", speaks.NAME))
         request = await house.prepare(settle(asked, resolved, keep_thinking=house.settings.keep_thinking))
         stamp = Stamp(id=request_id, created=int(time.time()), model=resolved.served.card.name, signing_key=key)
         # Replies repeat what was settled, not what was left open.

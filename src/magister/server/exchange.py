@@ -141,7 +141,8 @@ class Exchange:
         house, route = self._house, self._route
         settings = house.settings
         house.access.check_host(self._scope)
-        if house.access.allows(self._scope, origin := header(self._scope, b"origin")):
+        origin = header(self._scope, b"origin")
+        if origin and house.access.allows(self._scope, origin):
             # Whatever is wrong with the request, its page may read it.
             self._origin = origin
         if len(house.flights) > settings.in_flight:
@@ -154,7 +155,7 @@ class Exchange:
             self._origin = page
             raise Rejected(LAPSED)
         self._origin = house.access.check_origin(self._scope, key)
-        self._caller = house.access.authorise(self._scope, token)
+        self._caller = house.access.authorise(key)
         talk = await route.begin(house, body, self.id)
         if isinstance(talk, bytes):
             await answer(self._send, 200, talk, headers=self._headers())

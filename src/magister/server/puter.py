@@ -78,7 +78,7 @@ class _Request:
     @property
     def caller(self) -> Caller:
         """Raises `Rejected` where a key is needed."""
-        return self.context.house.access.authorise(self.scope)
+        return self.context.house.access.authorise(key_of(self.scope))
 
 
 _Handler = Callable[[_Request], Awaitable[_Answer]]
@@ -167,9 +167,10 @@ async def _consent(request: _Request) -> _Answer:
     own = f"{scope.get('scheme', 'http')}://{header(scope, b'host')}"
     if header(scope, b"origin") != own:
         raise Rejected(Fault(kind=Kind.FORBIDDEN, message="only the sign-in window of this server may ask for a token"))
-    if house.access.guest(key_of(scope)) is not None:
+    key = key_of(scope)
+    if house.access.guest(key) is not None:
         raise Rejected(Fault(kind=Kind.FORBIDDEN, message="a guest cannot let others in"))
-    house.access.authorise(scope)
+    house.access.authorise(key)
     body = await read_body(scope, request.receive, _CONSENT_BYTES, house.settings.body_seconds)
     origin = decode(body, _Consent).origin
     if not ORIGIN.fullmatch(origin):

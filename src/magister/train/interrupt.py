@@ -23,7 +23,8 @@ def first_interrupt() -> Iterator[threading.Event]:
 
     def note(number: int, frame: FrameType | None) -> None:
         asked.set()
-        signal.signal(signal.SIGINT, before)
+        # Whatever was there before might only take note as well.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     signal.signal(signal.SIGINT, note)
     try:

@@ -131,7 +131,9 @@ class _Builder:
             case ThinkingDelta():
                 if self.thinking is None or (self.closed and event.text):
                     self.signatures.append(None)
-                self.thinking = (self.thinking or []) + [event.text]
+                if self.thinking is None:
+                    self.thinking = []
+                self.thinking.append(event.text)
                 self.signatures[-1] = event.signature or self.signatures[-1]
                 self.closed = self.closed or event.closed
                 self.tokens.extend(event.tokens)
@@ -175,7 +177,10 @@ def fold(events: Iterable[Event]) -> Reply:
     """The whole reply of a stream, choices in order."""
     builders: dict[int, _Builder] = {}
     for event in events:
-        builders.setdefault(event.choice, _Builder()).add(event)
+        builder = builders.get(event.choice)
+        if builder is None:
+            builder = builders[event.choice] = _Builder()
+        builder.add(event)
     return Reply(choices=tuple(builders[choice].build() for choice in sorted(builders)))
 
 

@@ -40,7 +40,8 @@ def messages_of(said: Sequence[openai.Message]) -> tuple[Message, ...]:
         if message.prefix and at + 1 < len(said):
             raise BadRequest(f"messages[{at}].prefix", "goes with the last message")
     read = [_message(message, f"messages[{at}]") for at, message in enumerate(said)]
-    read = [_spoken(message, name) for message, name in zip(read, _speakers(said, read), strict=True)]
+    if any(one.name for one in said):
+        read = [_spoken(message, name) for message, name in zip(read, _speakers(said, read), strict=True)]
     # Clients keep an answer that was stopped before its first word.
     messages = tuple(message for message in read if message.parts or message.role is not Role.ASSISTANT)
     check_tool_names(
