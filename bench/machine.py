@@ -58,28 +58,32 @@ def load_average() -> float:
 
 def read_bandwidth(places: Places, pins: Pins, megabytes: int = 1024, passes: int = 5) -> float:
     """Bytes a second that so many threads on these cores read from memory: the median of some passes."""
-    lines = subprocess.run(
-        [
-            "taskset",
-            "-c",
-            ",".join(map(str, pins.cores)),
-            str(_reader(places)),
-            *map(str, (pins.threads, megabytes, passes)),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
+    return _median_of(_program(places, "read_bandwidth"), pins, pins.threads, megabytes, passes)
+
+
+def byte_products(places: Places, pins: Pins, passes: int = 5) -> float:
+    """Multiplications and additions of bytes a second that one core does with AVX2 and nothing around them: the median
+    of some passes. Raises `Unavailable` on a processor without it, or with a better unit for this.
+    """
+    flags = cpu_flags()
+    if "avx2" not in flags or flags & {"avx_vnni", "avx512_vnni", "amx_int8"}:
+        raise Unavailable("the kernels here do not multiply bytes with AVX2")
+    return _median_of(_program(places, "byte_products"), pins, passes)
+
+
+def _median_of(program: Path, pins: Pins, *arguments: int) -> float:
+    command = ["taskset", "-c", ",".join(map(str, pins.cores)), str(program), *map(str, arguments)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return statistics.median(float(line) for line in lines)
 
 
-def _reader(places: Places) -> Path:
-    """The program that reads, compiled once for this CPU."""
-    source, program = ROOT / "bench" / "read_bandwidth.cpp", places.base / "read-bandwidth"
+def _program(places: Places, name: str) -> Path:
+    """One of the programs beside this file, compiled once for this CPU."""
+    source, program = ROOT / "bench" / f"{name}.cpp", places.base / name.replace("_", "-")
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         compiler = shutil.which("g++") or shutil.which("clang++")
         if compiler is None:
-            raise Unavailable("no C++ compiler, so the memory's speed is not measured")
+            raise Unavailable("no C++ compiler, so the machine's own speed is not measured")
         places.base.mkdir(parents=True, exist_ok=True)
         flags = ["-O3", "-march=native", "-std=c++20", "-pthread"]
         subprocess.run([compiler, *flags, str(source), "-o", str(program)], check=True)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from bench import environments, machine, weights
 from bench.environments import Unavailable
-from bench.measure import Rate, Sample, Side, Target, alternate, decode, prompts
+from bench.measure import Rate, Sample, Side, Target, alternate, decode, prefill, prompts
 from bench.places import Places
 from bench.process import Pins, Question, Worker
 
@@ -168,6 +168,25 @@ def against(peer_name: str, ours_start: Start, peer_start: Start, ask: Ask, rate
                 return Outcome(_side(a, [x for (x,) in alone]), Side(peer_name, refused=str(reason)))
             first, second = zip(*rounds, strict=True)
             return Outcome(_side(a, first), Side(peer_name, second, b.facts))
+
+    return run
+
+
+def against_products(start: Start, ask: Ask, operations: float) -> Callable[[Bench], Outcome]:
+    """A row of prefill against what the processor's products of bytes alone could deliver, measured in turn with it;
+    `operations`: of a token."""
+
+    def run(bench: Bench) -> Outcome:
+        with start(bench) as worker:
+
+            def limit(number: int) -> Sample:
+                return Sample(machine.byte_products(bench.places, bench.pins) * bench.pins.threads / operations)
+
+            rounds = alternate([lambda i: prefill(ask(i), worker.ask(ask(i))), limit], bench.repetitions)
+            first, second = zip(*rounds, strict=True)
+            speeds = (statistics.median(sample.value for sample in side) * operations / 1e9 for side in (first, second))
+            note = "{:.0f} of {:.0f} Gop/s".format(*speeds)
+            return Outcome(_side(worker, first), Side("AVX2's products of bytes alone", second), note)
 
     return run
 

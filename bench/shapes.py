@@ -43,3 +43,11 @@ PROBE = ModelConfig(
 def magistral(layers: int) -> ModelConfig:
     """The text network of Magistral Small with so many of its 40 layers."""
     return ModelConfig(replace(MAGISTRAL_SMALL.decoder, n_layers=layers))
+
+
+def layer_operations(config: ModelConfig) -> float:
+    """Multiplications and additions of one token in the matrices of all layers: what prefill consists of but for
+    attention, and for the head, which sees the last token only."""
+    d = config.decoder
+    attention = d.dim * d.head_dim * 2 * (d.n_heads + d.n_kv_heads)
+    return 2.0 * d.n_layers * (attention + 3 * d.dim * d.hidden_dim)

@@ -175,6 +175,17 @@ ROWS: tuple[Row, ...] = (
             prefill,
         ),
     ),
+    Row(
+        name="magistral-prefill-limit",
+        title=f"{LAYERS} layers of the 24B shape, int4: prefill of 512 tokens",
+        unit="tokens/s",
+        target=Target(ratio=0.6),
+        run=rows.against_products(
+            rows.ours(_magistral(LAYERS), context=LONGEST, kv=KV.value),
+            asking(512, 1),
+            shapes.layer_operations(shapes.magistral(LAYERS)),
+        ),
+    ),
     _alone("nano-llama-cpp", "nano, bf16, 1 stream", rows.ours(_nano, pinned=False, dtype="bf16"), _nano_gguf, 512),
     _alone(
         "small-llama-cpp",

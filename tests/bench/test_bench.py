@@ -39,6 +39,22 @@ def test_memory_is_read_at_a_speed_that_memory_has(tmp_path: Path) -> None:
     assert 1e8 < found < 1e12
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the program needs a compiler")
+def test_bytes_are_multiplied_at_a_speed_that_processors_have(tmp_path: Path) -> None:
+    pins = Pins(machine.usable_cores(), 1)
+    try:
+        found = machine.byte_products(Places(tmp_path), pins, passes=1)
+    except environments.Unavailable:
+        assert "avx2" not in environments.cpu_flags() or environments.cpu_flags() & {"avx_vnni", "avx512_vnni"}
+        return
+    assert 1e10 < found < 1e12
+
+
+def test_a_layer_of_the_24b_shape_multiplies_all_its_weights() -> None:
+    weights_of_a_layer = 5120 * (4096 + 2 * 1024) + 4096 * 5120 + 3 * 5120 * 32768
+    assert shapes.layer_operations(shapes.magistral(1)) == 2 * weights_of_a_layer
+
+
 def test_a_random_network_weighs_what_is_said_of_it(tmp_path: Path) -> None:
     decoder = replace(shapes.magistral(2).decoder, dim=64, hidden_dim=96, n_heads=2, n_kv_heads=1, vocab_size=128)
     config = ModelConfig(decoder)
