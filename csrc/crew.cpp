@@ -35,6 +35,7 @@ Crew::~Crew() {
   if (forked()) {
     // The threads are the parent's; there is nothing here to join.
     for (auto& thread : threads_) thread.detach();
+    sleep_.release();
     return;
   }
   stop_ = true;
@@ -75,8 +76,8 @@ void Crew::await(const std::atomic<uint32_t>& value, uint32_t old) {
   // Sequentially consistent on both sides: either the sleeper sees the new value, or the other side the sleeper.
   sleepers_.fetch_add(1);
   {
-    std::unique_lock<std::mutex> lock(mutex_);
-    wake_.wait(lock, [&] { return value.load() != old; });
+    std::unique_lock<std::mutex> lock(sleep_->mutex);
+    sleep_->wake.wait(lock, [&] { return value.load() != old; });
   }
   sleepers_.fetch_sub(1);
 }
@@ -84,8 +85,8 @@ void Crew::await(const std::atomic<uint32_t>& value, uint32_t old) {
 void Crew::advance(std::atomic<uint32_t>& value) {
   value.fetch_add(1);
   if (sleepers_.load() == 0) return;
-  { std::lock_guard<std::mutex> lock(mutex_); }
-  wake_.notify_all();
+  { std::lock_guard<std::mutex> lock(sleep_->mutex); }
+  sleep_->wake.notify_all();
 }
 
 }  // namespace mg

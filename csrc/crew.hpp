@@ -12,6 +12,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -81,8 +82,13 @@ class Crew {
   alignas(64) std::atomic<uint32_t> turn_{0};
   alignas(64) std::atomic<uint32_t> jobs_{0};
   alignas(64) std::atomic<int> sleepers_{0};
-  std::mutex mutex_;
-  std::condition_variable wake_;
+  struct Sleep {
+    std::mutex mutex;
+    std::condition_variable wake;
+  };
+  // Held apart so that a forked child can leave it alone: it cannot be destroyed while somebody sleeps on it, and who
+  // slept in the parent never wakes in the child.
+  std::unique_ptr<Sleep> sleep_ = std::make_unique<Sleep>();
 };
 
 }  // namespace mg

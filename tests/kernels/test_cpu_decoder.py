@@ -5,6 +5,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -246,6 +247,30 @@ def test_a_child_process_is_told_that_it_has_no_threads() -> None:
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     decoder.forward(cache, step)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_process_can_drop_a_decoder_whose_threads_sleep() -> None:
+    shape = world.config()
+    decoder = world.compiled(shape, given(shape, "float32"), 2)
+    world.run_fresh(decoder, world.ids(5))
+    time.sleep(0.05)
+    pid = os.fork()
+    if pid == 0:
+        decoder.close()
+        os._exit(0)
+    for _ in range(1000):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.01)
+    else:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        pytest.fail("the child hangs")
+    assert os.waitstatus_to_exitcode(status) == 0
+    world.run_fresh(decoder, world.ids(5))
+    decoder.close()
 
 
 def test_libraries_agree_with_one_another() -> None:

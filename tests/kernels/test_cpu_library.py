@@ -1,5 +1,6 @@
 """Which library is chosen, what is said when none can be, and what the C interface refuses."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,15 +14,16 @@ from magister.kernels.quantized import Format, Quantized
 XEON = "fpu sse2 avx2 fma f16c avx512f avx512bw avx512vl avx512dq avx512_vnni"
 
 
-def stub(folder: Path, isa: str, abi: int = 1) -> Path:
-    """A library that has every function and computes nothing."""
+def stub(folder: Path, isa: str, abi: int = 1, refuses: bool = False) -> Path:
+    """A library that has every function and computes nothing; with `refuses` it makes no matrix."""
     compiler = builder().find_compiler()
     if compiler is None:
         pytest.skip("no C++ compiler")
     functions = [f"long {name}(void) {{ return 0; }}" for name in cpu_library.SIGNATURES]
     text = "\n".join(functions).replace("mg_abi(void) { return 0;", f"mg_abi(void) {{ return {abi};")
-    for name in ("linear", "decoder", "cache"):
+    for name in () if refuses else ("linear", "decoder", "cache"):
         text = text.replace(f"mg_{name}_new(void) {{ return 0;", f"mg_{name}_new(void) {{ return 1;")
+    text = text.replace("long mg_error(void) { return 0;", 'const char* mg_error(void) { return "no such thing";')
     text = text.replace("long mg_isa(void) { return 0;", f'const char* mg_isa(void) {{ return "{isa}";')
     source, made = folder / f"{isa}.cpp", folder / f"magister-{isa}.so"
     source.write_text(f'extern "C" {{\n{text}\n}}\n', encoding="utf-8")
@@ -80,6 +82,30 @@ def test_a_library_that_computes_wrongly_is_passed_over_and_named(tmp_path: Path
     assert "generic fails its self-test (float32 product of 1 rows is off by" in choice.description
     with pytest.raises(ValueError, match="isa is generic, but its self-test failed"):
         cpu.choose("generic", folder=tmp_path)
+
+
+def test_a_library_that_refuses_its_self_test_is_named_and_the_next_is_tried(tmp_path: Path) -> None:
+    best, *others = cpu.supported()
+    if not others:
+        pytest.skip("this CPU has one instruction set")
+    stub(tmp_path, best, refuses=True)
+    shutil.copy(library("generic").path, tmp_path)
+    choice = cpu.choose(folder=tmp_path)
+    assert choice.library is not None
+    assert choice.library.isa == "generic"
+    assert f"{best} fails its self-test (ValueError: no such thing)" in choice.description
+    with pytest.raises(ValueError, match=f"isa is {best}, but its self-test failed: ValueError: no such thing"):
+        cpu.choose(best, folder=tmp_path)
+
+
+def test_no_memory_is_said_as_torch_says_it() -> None:
+    lib = library()
+    with pytest.raises(RuntimeError):
+        torch.empty(1 << 46)
+    packed = lib.linear(torch.zeros(4, 16))
+    code = lib.c.mg_linear_prepare(packed._handle, torch.zeros(16).data_ptr(), 1 << 44)
+    with pytest.raises(RuntimeError, match="the system gave no memory"):
+        lib.check(code)
 
 
 def test_libraries_of_another_version_and_broken_files_are_named(tmp_path: Path) -> None:

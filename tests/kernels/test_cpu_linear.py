@@ -224,6 +224,14 @@ def test_activations_are_rounded_by_their_definition(isa: str) -> None:
         assert torch.equal(sums, wanted_q.view(64, -1, group).sum(-1, dtype=torch.int32))
 
 
+def test_activations_are_scaled_by_one_division() -> None:
+    """127 / x and 127 * (1 / x) differ in the last bit, and then some numbers go to another whole one."""
+    x = rows_of(4000, 1024, seed=0)
+    q, _, _ = library().quantize_rows(x, 32)
+    wanted, _ = quantize_activations(x, 32)
+    assert torch.equal(q, wanted)
+
+
 def check_program(made: Path, compiler: str, flags: list[str], kernels: list[Path]) -> Path:
     """tests/kernels/linear_check.cpp with kernels, as sources or compiled."""
     sources = [Path(__file__).parent / "linear_check.cpp", *kernels]

@@ -167,6 +167,13 @@ def test_int8_has_a_scale_for_each_head_of_each_token() -> None:
     assert not scales_tg1[4].any()
 
 
+def test_int8_is_scaled_by_one_division() -> None:
+    x_tgk = torch.randn(20_000, 2, 64, generator=torch.Generator().manual_seed(10))
+    # float64 has room enough that its quotient, rounded to float32, is the one of float32.
+    inverse_tg1 = (127.0 / x_tgk.abs().amax(-1, keepdim=True).double()).float()
+    assert torch.equal(quantize_heads(x_tgk)[0], (x_tgk * inverse_tg1).round().to(torch.int8))
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_int8_does_not_hide_what_is_not_finite(bad: float) -> None:
     x_tgk = torch.ones(1, 2, 16)

@@ -298,6 +298,15 @@ def test_other_ways_are_refused_before_anything_is_read(block: dict[str, Any], s
         next(compressed_tensors.stream(folder))
 
 
+def test_an_unknown_key_is_named_with_the_file_it_is_in(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "w4 groups")
+    description = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(description | {"wings": 2}))
+    with pytest.warns(UserWarning, match="keys not known and not used: config.json: wings") as warned:
+        assert compressed_tensors.read_config(folder) == CONFIG
+    assert str(warned[0].message).startswith(f"{folder / 'config.json'}: ")
+
+
 @pytest.mark.parametrize("kept", [0, 7, 300, 20_000])
 def test_cut_short(kept: int, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "w4 groups")

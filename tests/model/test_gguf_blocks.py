@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ import torch
 from gguf import GGMLQuantizationType
 from torch import Tensor
 
+from magister.kernels.dispatch import rows
 from magister.kernels.quantized import Format, Quantized, dequantize, pack_int4
 from magister.model import gguf_blocks
 
@@ -42,6 +47,49 @@ def test_numbers_are_those_of_the_gguf_package(kind: str, rows: int, blocks: int
     raw = random_blocks(kind, rows, blocks)
     theirs = torch.from_numpy(gguf.quants.dequantize(raw.numpy(), GGMLQuantizationType[kind]))
     assert torch.equal(dequantize(matrix(kind, raw)), theirs)
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0"])
+def test_a_matrix_restored_in_slices_is_that_of_its_rows(kind: str) -> None:
+    whole = matrix(kind, random_blocks(kind, 4099, 32))
+    assert whole.outputs * whole.inputs > 3 << 20
+    for dtype in (torch.float32, torch.bfloat16):
+        apart = [dequantize(rows(whole, first, 1000), dtype) for first in range(0, 4099, 1000)]
+        assert torch.equal(dequantize(whole, dtype), torch.cat(apart))
+
+
+PEAK = """
+import torch
+from magister.kernels.quantized import dequantize
+from magister.model import gguf_blocks
+
+def kilobytes(field):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field))
+
+def work(rows):
+    raw = torch.zeros(rows, 64 * 34, dtype=torch.uint8).fill_(1)
+    before = kilobytes("VmRSS:")
+    matrix = gguf_blocks.unpack("Q8_0", raw, (rows, 2048))
+    unpacked = kilobytes("VmHWM:") - before
+    before = kilobytes("VmRSS:")
+    restored = dequantize(matrix, torch.bfloat16)
+    return unpacked * 1024 / matrix.bytes, (kilobytes("VmHWM:") - before) * 1024 / restored.nbytes
+
+gguf_blocks._CHUNK = 1 << 20
+work(100)  # whatever the first time imports is not the matrix's
+print(*work(1 << 15))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_unpacking_and_restoring_take_little_more_memory_than_the_result() -> None:
+    environment = {"PYTHONPATH": str(Path(gguf_blocks.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    unpacked, restored = map(float, done.stdout.split())
+    assert unpacked < 1.4
+    assert restored < 1.7
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])

@@ -15,11 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from magister.kernels.quantized import Quantized, dequantize
-from magister.model import gguf_container, gguf_files
+from magister.kernels.quantized import Format, Quantized, dequantize
+from magister.model import gguf_blocks, gguf_container, gguf_files, weights
+from magister.model.cache import CachedAttention, KVCache, Span
 from magister.model.config import DecoderConfig, ModelConfig
 from magister.model.export import Type, write_gguf
-from magister.model.network import build, init_weights, native_parameters
+from magister.model.network import Model, build, init_weights, native_parameters
+from magister.model.quantize import Rule, quantize
 
 # Width 64 and 6 heads of 16: no shape is right by accident.
 CONFIG = ModelConfig(DecoderConfig(64, 2, 16, 96, 6, 2, 1e-5, 100, 1e9, 4096))
@@ -162,6 +164,8 @@ def test_a_split_file(tmp_path: Path) -> None:
         ({"llama.block_count": "two"}, r"llama\.block_count is 'two', must be a whole number"),
         ({"llama.attention.layer_norm_rms_epsilon": None}, r"rms_epsilon is missing"),
         ({"llama.rope.scaling.type": "yarn"}, r"rope\.scaling\.type is 'yarn'"),
+        ({"llama.rope.scaling.factor": 4.0}, r"rope\.scaling\.factor is 4\.0, must be 0 or 1"),
+        ({"llama.rope.scale_linear": 2.0}, r"rope\.scale_linear is 2\.0, must be 0 or 1"),
         ({"llama.attention.sliding_window": 4096}, r"attention\.sliding_window is 4096"),
         ({"llama.expert_count": 8}, r"expert_count is 8; this network does not compute it"),
         ({"llama.attention.value_length": 8}, r"attention\.value_length is 8, must be the key length, 16"),
@@ -178,6 +182,46 @@ def test_what_is_not_computed_is_refused(keys: dict[str, Any], said: str, tmp_pa
     path = written(tmp_path / "tiny.gguf", keys=keys)
     with pytest.raises(ValueError, match=said):
         list(gguf_files.stream(path))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"llama.rope.scaling.factor": 1.0, "llama.rope.scale_linear": 0.0},
+        {"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 4.0},
+    ],
+    ids=["by one", "of no type"],
+)
+@pytest.mark.filterwarnings("error")
+def test_factors_that_scale_nothing_are_read(keys: dict[str, Any], tmp_path: Path) -> None:
+    assert gguf_files.read_config(written(tmp_path / "tiny.gguf", keys=keys)) == CONFIG
+
+
+@pytest.mark.parametrize("head", ["Q8_0", "F16"])
+def test_a_quantised_file_is_computed_in_one_dtype(head: str, tmp_path: Path) -> None:
+    """Norms are float32 in the file, embeddings come restored, and the head may have been left in float16."""
+    path, given = tmp_path / "tiny.gguf", tensors()
+    shapes = {gguf_files.to_gguf(name): tuple(value.shape) for name, value in given.items()}
+    with gguf_container.Writer(path, gguf_files.metadata(CONFIG, "tiny"), shapes) as writer:
+        for name, value in given.items():
+            kind = "F32" if value.dim() == 1 else head if name == "output.weight" else "Q8_0"
+            kept = quantize(value, Rule(Format.INT8, 32, False)) if kind == "Q8_0" else value
+            writer.add(gguf_files.to_gguf(name), kind, gguf_blocks.pack(kind, kept))
+        writer.finish()
+    loaded = weights.load(path)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+    got, wanted = through_a_cache(loaded), through_a_cache(weights.load(path, dtype=torch.float32))
+    assert got.dtype is torch.bfloat16
+    assert (got.float() - wanted).norm() < 0.03 * wanted.norm()
+
+
+def through_a_cache(model: Model) -> Tensor:
+    """Logits of ten tokens, in the model's own dtype."""
+    cache = KVCache.allocate(CONFIG.decoder, 16, dtype=model.decoder.tok_embeddings.weight.dtype)
+    ids_t = torch.arange(10)
+    with torch.inference_mode():
+        hidden_td = model(ids_t, ids_t, CachedAttention(cache, [Span(torch.arange(16), 0, 10)]))
+        return model.logits(hidden_td)
 
 
 def test_numbers_a_layer_and_unknown_keys(tmp_path: Path) -> None:

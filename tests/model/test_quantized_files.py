@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ TEXT = ModelConfig(DecoderConfig(64, 2, 16, 96, 6, 2, 1e-5, 100, 1e9, 4096))
 WITH_VISION = replace(TEXT, vision=VisionConfig(32, 2, 2, 48, 4, 64, max_image_size=64))
 TIED = replace(TEXT, decoder=replace(TEXT.decoder, tied_embeddings=True))
 PLANS = [Plan(), Plan(bits=8), Plan(group=16, minimum=True, head_bits=4), Plan(bits=8, group=16, head_bits=16)]
+LAYOUT = '{"layout": "magister-quantized", "version": '
 SOURCE = str(Path(weights.__file__).parents[2])
 
 
@@ -259,7 +261,7 @@ def test_a_damaged_part_is_refused_by_name(change: str, tmp_path: Path) -> None:
         weights.load(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"layout": "magister-quantized", "version": 2}', "[1]"])
+@pytest.mark.parametrize("text", ["", "{}", LAYOUT + "2}", LAYOUT + "1}", LAYOUT + '1, "complete": 1}', "[1]"])
 def test_what_is_no_index_is_refused(text: str, tmp_path: Path) -> None:
     write(tmp_path, made(TEXT), Plan())
     (tmp_path / INDEX).write_text(text)
@@ -298,6 +300,56 @@ def test_a_writer_refuses_what_does_not_belong(tmp_path: Path) -> None:
     assert again.done == {"norm.weight"}
     with pytest.raises(ValueError, match=r"norm\.weight is not the tensor that"):
         again.add("norm.weight", tensors["norm.weight"] + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "opens"),
+    [
+        (lambda path: path.unlink(), "is missing; empty .* and begin again", False),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes, must have .*; empty", False),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), "is corrupt: .*; empty", True),
+    ],
+    ids=["lost", "cut", "changed"],
+)
+def test_nothing_is_finished_over_damaged_parts(
+    change: Callable[[Path], object], said: str, opens: bool, tmp_path: Path
+) -> None:
+    tensors = [(name, parameter.detach()) for name, parameter in native_parameters(made(TEXT))]
+    first = Writer(tmp_path, TEXT, Plan(), "a model", part_bytes=1 << 14)
+    for name, tensor in tensors[:-3]:
+        first.add(name, tensor)
+    first.close_part()
+    change(tmp_path / "quantized-00001.safetensors")
+
+    def go_on() -> Writer:
+        return Writer(tmp_path, TEXT, Plan(), "a model", part_bytes=1 << 14)
+
+    if not opens:
+        with pytest.raises(ValueError, match=rf"quantized-00001\.safetensors .*{said}"):
+            go_on()
+        return
+    second = go_on()
+    for name, tensor in tensors:
+        second.add(name, tensor)
+    with pytest.raises(ValueError, match=rf"quantized-00001\.safetensors {said}"):
+        second.finish()
+    assert not go_on().finished
+
+
+def test_what_a_kill_leaves_of_the_first_index_is_no_hindrance(tmp_path: Path) -> None:
+    model = made(TEXT)
+    write(tmp_path / "whole", model, Plan())
+    (tmp_path / "killed").mkdir()
+    stray = tmp_path / "killed" / f".{INDEX}.4242.tmp"
+    stray.write_text("{")
+    foreign = tmp_path / "killed" / "thesis.txt"
+    foreign.write_text("years of work")
+    with pytest.raises(ValueError, match="killed is not empty"):
+        write(tmp_path / "killed", model, Plan())
+    assert stray.exists()
+    foreign.unlink()
+    write(tmp_path / "killed", model, Plan())
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 def test_a_whole_folder_is_left_alone(tmp_path: Path) -> None:

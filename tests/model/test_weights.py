@@ -124,6 +124,22 @@ def test_shards(save: Callable[[Model, Path], None], stem: str, index: bool, tmp
         weights.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "weight_map is missing or no object"),
+        ("{}", "weight_map is missing or no object"),
+        ('{"weight_map": {"norm.weight": 3}}', "weight_map is missing or no object of file names"),
+    ],
+)
+def test_what_is_no_index_is_refused_by_name(text: str, said: str, tmp_path: Path) -> None:
+    weights.save_hf(_model(TEXT), tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"model\.safetensors\.index\.json:? {said}"):
+        weights.load(tmp_path)
+
+
 def test_a_folder_with_both_layouts_is_native(tmp_path: Path) -> None:
     native, other = _model(TEXT), build(TEXT)
     init_weights(other, seed=2)

@@ -21,7 +21,8 @@ from magister.kernels.quantized import Format, Quantized
 _ABI = 1
 _FORMATS = {torch.float32: 0, torch.bfloat16: 1, Format.FP8: 2, Format.INT8: 3, Format.INT4: 4}
 _SCALES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-_ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: MemoryError, 3: AssertionError}
+# Where there is no memory torch raises RuntimeError: what puts its errors into words does so with ours.
+_ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: RuntimeError, 3: AssertionError}
 
 
 class Config(ctypes.Structure):
@@ -128,7 +129,7 @@ class Library:
         self.isa: str = self.c.mg_isa().decode()
 
     def check(self, code: int) -> None:
-        """Raises what an error code stands for: ValueError, MemoryError or AssertionError."""
+        """Raises what an error code stands for: ValueError, RuntimeError or AssertionError."""
         if code:
             raise _ERRORS[code](self.c.mg_error().decode())
 

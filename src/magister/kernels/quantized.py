@@ -75,6 +75,8 @@ class Quantized:
         return sum(part.nbytes for part in (self.values, self.scales, self.mins) if part is not None)
 
 
+_SLICE = 1 << 20
+"""Numbers restored at a time: what float32 takes on the way stays small beside a large matrix."""
 _DTYPES = {Format.INT4: torch.uint8, Format.INT8: torch.int8, Format.FP8: torch.float8_e4m3fn}
 
 
@@ -91,14 +93,19 @@ def unpack_int4(values: Tensor) -> Tensor:
 
 def dequantize(matrix: Quantized, dtype: torch.dtype = torch.float32) -> Tensor:
     """The matrix that `matrix` stands for, [o, i]; the arithmetic is float32."""
-    q_oi = unpack_int4(matrix.values) if matrix.format is Format.INT4 else matrix.values
-    q_ong = q_oi.float().view(matrix.outputs, -1, matrix.group)
-    scales_on1 = matrix.scales.float()[..., None]
-    if matrix.mins is not None:
-        w_ong = q_ong * scales_on1 + matrix.mins.float()[..., None]
-    else:
-        w_ong = (q_ong - (8 if matrix.format is Format.INT4 else 0)) * scales_on1
-    return w_ong.flatten(1).to(dtype)
+    w_oi = torch.empty(matrix.outputs, matrix.inputs, dtype=dtype, device=matrix.values.device)
+    step = max(1, _SLICE // matrix.inputs)
+    for first in range(0, matrix.outputs, step):
+        rows = slice(first, first + step)
+        q_oi = unpack_int4(matrix.values[rows]) if matrix.format is Format.INT4 else matrix.values[rows]
+        q_ong = q_oi.float().view(len(q_oi), -1, matrix.group)
+        scales_on1 = matrix.scales[rows].float()[..., None]
+        if matrix.mins is not None:
+            w_ong = q_ong * scales_on1 + matrix.mins[rows].float()[..., None]
+        else:
+            w_ong = (q_ong - (8 if matrix.format is Format.INT4 else 0)) * scales_on1
+        w_oi[rows] = w_ong.flatten(1)
+    return w_oi
 
 
 def linear_weight_only(x: Tensor, matrix: Quantized) -> Tensor:
@@ -114,7 +121,8 @@ def quantize_activations(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """
     x_ng = _grouped(x.float(), group)
     largest_n1 = x_ng.abs().amax(dim=-1, keepdim=True)
-    inverse_n1 = 127.0 / largest_n1
+    # A number over a tensor is its reciprocal times the number in torch: rounded twice, where the kernels round once.
+    inverse_n1 = torch.full_like(largest_n1, 127.0) / largest_n1
     usable_n1 = largest_n1.isfinite() & inverse_n1.isfinite()
     q = torch.where(usable_n1, x_ng * inverse_n1, 0.0).round().clamp(-127, 127).to(torch.int8)
     scales_n1 = torch.where(largest_n1.isfinite(), largest_n1 / 127.0, torch.nan)

@@ -124,7 +124,8 @@ def quantize_heads(x_tgk: Tensor) -> tuple[Tensor, Tensor]:
     """
     wide_tgk = x_tgk.float()
     largest_tg1 = wide_tgk.abs().amax(dim=-1, keepdim=True)
-    inverse_tg1 = torch.where(largest_tg1 > 0, 127.0 / largest_tg1, 0.0)
+    # A number over a tensor is its reciprocal times the number in torch: rounded twice, where the kernels round once.
+    inverse_tg1 = torch.where(largest_tg1 > 0, torch.full_like(largest_tg1, 127.0) / largest_tg1, 0.0)
     q_tgk = (wide_tgk * inverse_tg1).round_().nan_to_num_(nan=1.0).clamp_(-127, 127).to(torch.int8)
     return q_tgk, largest_tg1 / 127.0
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,10 +73,7 @@ def read_config(folder: Path) -> ModelConfig:
     """
     described = _open(folder)
     reader = read_params_json if described.native else read_config_json
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / described.path.name
-        plain.write_text(json.dumps(described.values), encoding="utf-8")
-        return reader(plain)
+    return reader(described.path, described.values)
 
 
 def stream(folder: Path) -> Iterator[tuple[str, Tensor | Quantized]]:

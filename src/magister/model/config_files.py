@@ -122,13 +122,13 @@ class _Fields:
         return value
 
 
-def read_params_json(path: Path) -> ModelConfig:
-    """The shape in a native `params.json`.
+def read_params_json(path: Path, values: Mapping[str, Any] | None = None) -> ModelConfig:
+    """The shape in a native `params.json`. With `values` those are taken for what it holds: it was read already.
 
     Errors: OSError if unreadable; ValueError naming the key for bad JSON, missing or impossible values, and keys that
     change the arithmetic. Warns once with all keys it does not know.
     """
-    fields = _open(path)
+    fields = _open(path, values)
     fields.refuse(_REFUSED_NATIVE)
     fields.ignore(_HARMLESS_NATIVE)
     block = fields.section("vision_encoder")
@@ -215,13 +215,13 @@ def params_json(config: ModelConfig) -> dict[str, Any]:
     return params
 
 
-def read_config_json(path: Path) -> ModelConfig:
+def read_config_json(path: Path, values: Mapping[str, Any] | None = None) -> ModelConfig:
     """The shape in a Hugging Face `config.json` of a Mistral3ForConditionalGeneration or a MistralForCausalLM.
 
-    Errors and warnings as `read_params_json`. Embeddings are tied only if the file says so: transformers' own default
-    for this family has changed sides. The projector's norm uses the text rms_norm_eps, as transformers does.
+    `values`, errors and warnings as `read_params_json`. Embeddings are tied only if the file says so: transformers' own
+    default for this family has changed sides. The projector's norm uses the text rms_norm_eps, as transformers does.
     """
-    fields = _open(path)
+    fields = _open(path, values)
     kind = fields.only("model_type", ("mistral3", "mistral"), None)
     fields.ignore(_HARMLESS_HF)
     if kind == "mistral":
@@ -360,9 +360,9 @@ def config_json(config: ModelConfig, dtype: str) -> dict[str, Any]:
     }
 
 
-def _open(path: Path) -> _Fields:
+def _open(path: Path, values: Any) -> _Fields:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = values if values is not None else json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):

@@ -52,15 +52,18 @@ def unpack(kind: str, raw: Tensor, shape: tuple[int, ...]) -> Tensor | Quantized
     if kind not in _UNPACK:
         raise ValueError(f"{kind} is not read; {', '.join(READABLE)} are")
     blocks_rbx = raw.view(raw.shape[0], -1, _BLOCKS[kind].bytes)
-    parts = [_UNPACK[kind](rows) for rows in torch.split(blocks_rbx, max(1, _CHUNK // raw.shape[1]))]
-    mins = [part.mins for part in parts if part.mins is not None]
-    return Quantized(
-        parts[0].format,
-        torch.cat([part.values for part in parts]),
-        torch.cat([part.scales for part in parts]),
-        parts[0].group,
-        torch.cat(mins) if mins else None,
-    )
+    # Into their place at once: all pieces and then their sum would be the matrix twice.
+    whole: Parts | None = None
+    first = 0
+    for rows_rbx in torch.split(blocks_rbx, max(1, _CHUNK // raw.shape[1])):
+        part = _UNPACK[kind](rows_rbx)
+        whole = whole or _room(part, len(raw))
+        for place, some in zip(whole[2:], part[2:], strict=True):
+            if place is not None and some is not None:
+                place[first : first + len(rows_rbx)] = some
+        first += len(rows_rbx)
+    assert whole is not None, "split gives one piece even of nothing"
+    return Quantized(whole.format, whole.values, whole.scales, whole.group, whole.mins)
 
 
 def fits(matrix: Quantized) -> str | None:
@@ -98,6 +101,14 @@ def pack(kind: str, value: Tensor | Quantized) -> Tensor:
             body_rbx = value.values[rows].contiguous().view(torch.uint8).view(len(heads[0]), -1, 32)
         packed[rows] = torch.cat((*heads_rb, body_rbx), dim=-1).flatten(1)
     return packed
+
+
+def _room(part: Parts, rows: int) -> Parts:
+    """Memory for so many rows like those of `part`, with nothing in it yet."""
+    values, scales, mins = (None if some is None else some.new_empty(rows, *some.shape[1:]) for some in part[2:])
+    assert values is not None
+    assert scales is not None
+    return Parts(part.format, part.group, values, scales, mins)
 
 
 def _in_float16(numbers: Tensor) -> bool:

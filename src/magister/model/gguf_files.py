@@ -53,6 +53,7 @@ _USED = (
     "rope.freq_base",
     "rope.scaling.type",
     "rope.scaling.factor",
+    "rope.scale_linear",
     "rope.scaling.original_context_length",
     "vocab_size",
 )
@@ -214,9 +215,16 @@ class _Keys:
 
     def refuse(self) -> None:
         """Keys that would change the arithmetic."""
-        scaling = self.values.get(f"{self.prefix}rope.scaling.type", "none")
-        if scaling != "none":
+        scaling = self.values.get(f"{self.prefix}rope.scaling.type")
+        if scaling not in (None, "none"):
             raise ValueError(f"{self.path}: {self.prefix}rope.scaling.type is {scaling!r}; this network computes none")
+        # A factor without a type is linear scaling to llama.cpp, under its older name too; 0 and 1 scale nothing.
+        for key in ("rope.scaling.factor", "rope.scale_linear"):
+            factor = self.values.get(f"{self.prefix}{key}", 0)
+            if scaling is None and factor not in (0, 1):
+                raise ValueError(
+                    f"{self.path}: {self.prefix}{key} is {factor!r}, must be 0 or 1: this network scales no positions"
+                )
         for key in _REFUSED:
             if self.values.get(f"{self.prefix}{key}"):
                 raise ValueError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
@@ -37,6 +37,15 @@ PART_BYTES = 256 << 20
 """A part is closed before it grows past this; one tensor larger than that is a part of its own."""
 
 _LAYOUT, _VERSION = "magister-quantized", 1
+_FIELDS = {
+    "complete": bool,
+    "magister": str,
+    "method": str,
+    "plan": dict,
+    "source": dict,
+    "tensors": dict,
+    "parts": dict,
+}
 
 
 class Writer:
@@ -62,7 +71,7 @@ class Writer:
         threads are best set to one.
 
         ValueError for a plan that does not fit the shape, for a folder that holds anything else, and for one that was
-        begun otherwise.
+        begun otherwise or has since lost what it had.
         """
         plan.check(config)
         self._workers = workers
@@ -74,6 +83,8 @@ class Writer:
         self._pending: dict[str, Tensor | Quantized] = {}
         self._entries: dict[str, dict[str, Any]] = {}
         self._index = self._open(source)
+        self._earlier = dict(self._index["parts"])
+        self._check_earlier(_check_size)
 
     @property
     def done(self) -> frozenset[str]:
@@ -142,7 +153,7 @@ class Writer:
     def finish(self, companions: Iterable[Path] = ()) -> None:
         """Closes the last part, copies `companions` in, and marks the folder as whole.
 
-        ValueError if tensors are missing.
+        ValueError if tensors are missing, or parts that an earlier run wrote are damaged.
         """
         if self.finished:
             return
@@ -150,6 +161,8 @@ class Writer:
             some = ", ".join(self.missing[:20]) + (" ..." if len(self.missing) > 20 else "")
             raise ValueError(f"{self._folder}: {len(self.missing)} tensors missing: {some}")
         self.close_part()
+        # Once, and not at each opening: all parts of a 24B model are 14 GB to read, and a run may be stopped often.
+        self._check_earlier(verify)
         for companion in companions:
             atomic.replace(self._folder / companion.name, partial(shutil.copyfile, companion), companion.stat().st_size)
         lines = "".join(f"{name} {entry['source']}\n" for name, entry in sorted(self._index["tensors"].items()))
@@ -161,6 +174,15 @@ class Writer:
             return quantize(tensor, rule, self._workers)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+
+    def _check_earlier(self, check: Callable[[Path, int, str], None]) -> None:
+        """ValueError where a part that an earlier run wrote does not pass `check`: its tensors are `done` and will not
+        be given again."""
+        for part, facts in self._earlier.items():
+            try:
+                check(self._folder / part, facts["bytes"], facts["sha256"])
+            except ValueError as error:
+                raise ValueError(f"{error}; empty {self._folder} and begin again") from error
 
     def _open(self, source: str) -> dict[str, Any]:
         begun = {
@@ -176,8 +198,12 @@ class Writer:
         }
         if not (self._folder / INDEX).is_file():
             self._folder.mkdir(parents=True, exist_ok=True)
-            if any(self._folder.iterdir()):
+            # What a kill leaves while the first index is written.
+            strays = set(self._folder.glob(f".{INDEX}.*.tmp"))
+            if set(self._folder.iterdir()) - strays:
                 raise ValueError(f"{self._folder} is not empty and was not begun by quantising; name another folder")
+            for stray in strays:
+                stray.unlink()
             atomic.write_json(self._folder / INDEX, begun)
             atomic.write_json(self._folder / "params.json", params_json(self._config))
             return begun
@@ -242,14 +268,19 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor | Quantized]]:
 
 def verify(path: Path, size: int, sha256: str) -> None:
     """ValueError unless the file has this size and this digest; names both digests. Reads all of it."""
-    if not path.is_file():
-        raise ValueError(f"{path} is missing")
-    if path.stat().st_size != size:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, must have {size:,}: it was cut short or changed")
+    _check_size(path, size, sha256)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
         raise ValueError(f"{path} is corrupt: its sha256 is {found}, must be {sha256}")
+
+
+def _check_size(path: Path, size: int, _sha256: str) -> None:
+    """`verify` without reading."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    if path.stat().st_size != size:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, must have {size:,}: it was cut short or changed")
 
 
 def _read(path: Path, name: str, entry: dict[str, Any]) -> Tensor | Quantized:
@@ -314,4 +345,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no index of a quantised checkpoint")
     if found.get("version") != _VERSION:
         raise ValueError(f"{path} is of version {found.get('version')}, this Magister reads version {_VERSION}")
+    for field, kind in _FIELDS.items():
+        if not isinstance(found.get(field), kind):
+            raise ValueError(f"{path}: {field} is missing or no {kind.__name__}")
     return found

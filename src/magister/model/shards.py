@@ -58,8 +58,7 @@ def read(files: Mapping[str, Path], name: str) -> Tensor:
 def _files(folder: Path, stem: str) -> list[Path]:
     index = folder / f"{stem}.safetensors.index.json"
     if index.is_file():
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = [folder / name for name in sorted(set(weight_map.values()))]
+        files = [folder / name for name in sorted(_indexed(index))]
         absent = [file.name for file in files if not file.is_file()]
     else:
         files = sorted(folder.glob(f"{stem}*.safetensors"))
@@ -70,6 +69,18 @@ def _files(folder: Path, stem: str) -> list[Path]:
     if absent:
         raise ValueError(f"{folder}: {len(absent)} missing shards: {', '.join(absent[:20])}")
     return files
+
+
+def _indexed(index: Path) -> set[str]:
+    """The files that an index names."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{index} is not JSON: {error}") from error
+    weight_map = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ValueError(f"{index}: weight_map is missing or no object of file names")
+    return set(weight_map.values())
 
 
 class Writer:

@@ -48,8 +48,8 @@ def stream(path: Path | str) -> Iterator[tuple[str, Tensor | Quantized]]:
 
 def load(path: Path | str, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Model:
     """The model of the checkpoint at `path`, on `device`, in evaluation mode. What is not quantised comes in `dtype`
-    (None: as stored); what is stays as it is, but for embeddings and other tensors that are looked up: those are
-    restored.
+    (None: as stored, or in the embeddings' where that is another); what is stays as it is, but for embeddings and other
+    tensors that are looked up: those are restored.
 
     Errors: ValueError for what is no checkpoint, an unfinished one, a missing, truncated or corrupt file, a description
     this network does not compute, a tensor of the wrong shape or of a type that is not float32, bfloat16 or float16,
@@ -77,7 +77,7 @@ def load(path: Path | str, *, device: torch.device | str = "cpu", dtype: torch.d
         set_parameter(model, name, value.copy_(stored))
     if missing or unexpected:
         raise ValueError(f"{folder}: {listed('missing', list(missing))}; {listed('unexpected', unexpected)}")
-    if dtype is None and not any(True for _ in native_products(model)):
+    if dtype is None:
         _even_out(model)
     return model.eval()
 
@@ -126,10 +126,11 @@ def _head_dim(native: str, config: ModelConfig) -> int:
 
 
 def _even_out(model: Model) -> None:
-    """Gives vectors the matrices' dtype: a 16-bit GGUF holds its norms in float32, which torch would not multiply."""
+    """Gives every parameter the embeddings' dtype, for torch multiplies no two: a GGUF holds its norms in float32, and
+    may hold its head in float16 beside embeddings that were quantised."""
     kept = model.decoder.tok_embeddings.weight.dtype
     for name, parameter in list(native_parameters(model)):
-        if parameter.dim() == 1 and parameter.dtype is not kept:
+        if parameter.dtype is not kept:
             set_parameter(model, name, parameter.detach().to(kept))
 
 
