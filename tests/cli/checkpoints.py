@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from magister.model import weights
+from magister.model import names, permute, weights
 from magister.model.config import MAGISTRAL_SMALL, DecoderConfig, ModelConfig, VisionConfig
-from magister.model.config_files import params_json
+from magister.model.config_files import config_json, params_json
 from magister.model.network import Model, build, native_parameters, set_parameter
 from magister.text.tokenizer import TekkenPlan, tekken
 
@@ -58,6 +58,31 @@ def hf(folder: Path, config: ModelConfig, shards: int = 1, seed: int = 7, dtype:
             save_file({name: tensors[name] for name in part}, folder / file, metadata={"format": "pt"})
             where |= dict.fromkeys(part, file)
         (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return _spoken(folder)
+
+
+def fp8(folder: Path, config: ModelConfig) -> Path:
+    """Both layouts in one folder, all matrices but embeddings and head in fp8, as others quantise them."""
+    folder.mkdir()
+    native_fp8, hf_fp8 = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
+    for name, parameter in native_parameters(random_model(config)):
+        value, stored = parameter.detach().bfloat16(), names.to_hf(name, config.vision is not None)
+        if value.dim() == 2 and name not in ("tok_embeddings.weight", "output.weight"):
+            scale = value.float().abs().max() / 448
+            value = (value / scale).to(torch.float8_e4m3fn)
+            native_fp8[f"{name.removesuffix('weight')}qscale_weight"] = scale
+            hf_fp8[f"{stored}_scale_inv"] = scale.clone()
+        native_fp8[name] = value
+        if names.is_query_or_key(name):
+            vision = config.vision if name.startswith("vision_encoder.") else None
+            value = permute.native_to_hf(value, vision.head_dim if vision else config.decoder.head_dim)
+        hf_fp8[stored] = value.clone()
+    save_file(native_fp8, folder / "consolidated.safetensors")
+    save_file(hf_fp8, folder / "model.safetensors")
+    said = {"qformat_weight": "fp8_e4m3", "qscheme_act": "TENSOR"}
+    (folder / "params.json").write_text(json.dumps(params_json(config) | {"quantization": said}))
+    described = config_json(config, "bfloat16") | {"quantization_config": {"quant_method": "fp8"}}
+    (folder / "config.json").write_text(json.dumps(described))
     return _spoken(folder)
 
 

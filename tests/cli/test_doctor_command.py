@@ -7,11 +7,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from tests.cli import checkpoints
 from typer.testing import CliRunner
 
-from magister.cli import advice, doctor, fit, machine, quantize
+from magister.cli import advice, doctor, fit, machine, measure, quantize
 from magister.cli.advice import Place, Row, Subject
 from magister.cli.fit import Fit, Precision
 from magister.cli.main import app
@@ -132,6 +133,17 @@ def test_a_gpu_with_room_comes_first() -> None:
     for gpu, where in ((small, "on the CPU in int4"), (large, "on the GPU in int4")):
         ways = [(place, doctor.rows(subject, place, None)) for place in (gpu, here)]
         assert where in advice.verdict(subject, ways, None, disk=100 * GIB)
+
+
+def test_a_gpu_holds_keys_and_values_as_wide_as_the_network(tmp_path: Path) -> None:
+    for dtype, wanted in ((torch.float32, KVFormat.FP32), (torch.bfloat16, KVFormat.BF16)):
+        folder = checkpoints.native(tmp_path / str(dtype), checkpoints.TEXT, dtype=dtype)
+        subject = Subject("mine", checkpoints.TEXT, folder)
+        # Without room nothing is tried out, so that this needs no GPU.
+        found = doctor.rows(subject, Place("cuda", 0, 900e9, False), None)
+        assert [row.kv for row in found] == 3 * [wanted, KVFormat.INT8]
+    assert [measure.asked_kv("cuda", kv) for kv in KVFormat] == ["auto", "auto", "int8"]
+    assert [measure.asked_kv("cpu", kv) for kv in KVFormat] == list(KVFormat)
 
 
 def test_most_bits_that_are_pleasant_else_the_fastest() -> None:

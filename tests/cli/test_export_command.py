@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from functools import cache
@@ -218,6 +221,28 @@ def test_a_missing_tensor_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"layers\.1\..*: the network has no such tensor"):
         export.run(str(source), tmp_path / "made", "hf", None)
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from magister.cli import export
+def stopped(path):
+    for number, pair in enumerate(stream(path)):
+        if number == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield pair
+stream, export.weights.stream = export.weights.stream, stopped
+export.run(sys.argv[1], Path(sys.argv[2]), sys.argv[3], None)
+"""
+
+
+@pytest.mark.parametrize(("layout", "made"), [("native", "made"), ("gguf", "tiny.gguf")])
+def test_asked_to_end_it_leaves_nothing(layout: str, made: str, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "source")
+    child = [sys.executable, "-c", CHILD, str(source), str(tmp_path / made), layout]
+    assert subprocess.run(child, check=False).returncode == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_a_full_disk_is_seen_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tests.cli import checkpoints
 from typer.testing import CliRunner
 
-from magister.cli import compose, export, fit, machine, quantize
+from magister.cli import compose, export, fit, machine, placement, quantize
 from magister.cli.face import LocalModel
 from magister.cli.fit import BLOCK, RESERVE, Precision
 from magister.cli.main import app
 from magister.cli.placement import Placement
-from magister.cli.stored import stored
+from magister.cli.stored import looked_up, stored
 from magister.kernels import cpu
-from magister.model import weights
+from magister.model import names, weights
 from magister.model.cache import KVFormat
 from magister.model.compiled_weights import load_compiled
 from magister.model.config import MAGISTRAL_SMALL, DecoderConfig, ModelConfig
+from magister.model.config_files import config_json
+from magister.model.network import build, native_parameters
 from magister.model.quantize import Plan
 
 LIBRARY = cpu.choose().library
@@ -78,6 +82,80 @@ def test_gguf_takes_what_is_said(kind: str, tmp_path: Path) -> None:
     read, looked_up = held(file)
     assert said.read == pytest.approx(read, rel=0.05)
     assert said.weights == pytest.approx(read + looked_up, rel=0.05)
+
+
+WIDE = ModelConfig(DecoderConfig(512, 1, 64, 1024, 8, 2, 1e-5, 364, 1e6, 4096))
+
+
+def foreign(folder: Path, kind: str) -> Path:
+    """Weights as compressed-tensors holds them: int4 with zero points, fp8 in blocks, or int8 with a scale a row."""
+    folder.mkdir()
+    tensors = {}
+    for native, parameter in native_parameters(build(WIDE)):
+        name, shape = names.to_hf(native, False), parameter.shape
+        if len(shape) == 1 or "layers" not in name:
+            tensors[name] = torch.ones(shape, dtype=torch.bfloat16)
+            continue
+        outputs, inputs = shape
+        scale = {"pack": (outputs, inputs // 32), "float": (-(-outputs // 128), inputs // 128), "int": (outputs, 1)}
+        tensors[f"{name}_scale"] = torch.ones(scale[kind], dtype=torch.bfloat16)
+        if kind == "pack":
+            tensors[f"{name}_packed"] = torch.ones(outputs, inputs // 8, dtype=torch.int32)
+            tensors[f"{name}_zero_point"] = torch.ones(outputs // 8, inputs // 32, dtype=torch.int32)
+        else:
+            tensors[name] = torch.ones(shape).to(torch.int8 if kind == "int" else torch.float8_e4m3fn)
+    save_file(tensors, folder / "model.safetensors")
+    held_as = {"num_bits": 4 if kind == "pack" else 8, "type": "float" if kind == "float" else "int"}
+    shared = {"strategy": "block", "block_structure": [128, 128]} if kind == "float" else {}
+    quantization = {
+        "quant_method": "compressed-tensors",
+        "format": f"{kind}-quantized",
+        "config_groups": {"group_0": {"weights": held_as | shared}},
+    }
+    described = config_json(WIDE, "bfloat16") | {"quantization_config": quantization}
+    (folder / "config.json").write_text(json.dumps(described))
+    return folder
+
+
+@compiled
+@pytest.mark.parametrize("kind", ["pack", "float", "int"])
+def test_what_others_quantised_takes_what_is_said(kind: str, tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "m", kind)
+    said = stored(folder, WIDE, None, compiled=True)
+    read, rows = held(folder)
+    assert said.read == pytest.approx(read, rel=0.004)
+    assert said.weights == pytest.approx(read + rows, rel=0.004)
+
+
+@compiled
+def test_quantised_image_networks_are_restored(tmp_path: Path) -> None:
+    assert LIBRARY is not None
+    folder = checkpoints.fp8(tmp_path / "m", checkpoints.WITH_VISION)
+    said = stored(folder, checkpoints.WITH_VISION, None, compiled=True)
+    vision = load_compiled(folder, LIBRARY, threads=1).vision
+    assert vision is not None
+    decoder = checkpoints.TEXT.decoder
+    rows = decoder.vocab_size * decoder.dim * 2
+    assert said.weights - said.read - rows == sum(parameter.nbytes for parameter in vision.parameters())
+
+
+def test_a_cache_is_counted_as_wide_as_the_network(tmp_path: Path) -> None:
+    for dtype, wanted in ((torch.float32, KVFormat.FP32), (torch.bfloat16, KVFormat.BF16)):
+        folder = checkpoints.native(tmp_path / str(dtype), SHAPE, dtype=dtype)
+        quantize.run(str(folder), tmp_path / f"{dtype}-int4", Plan())
+        for path in (folder, tmp_path / f"{dtype}-int4"):
+            assert looked_up(path) is weights.load(path).decoder.tok_embeddings.weight.dtype is dtype
+        assert placement.counted_kv("auto", dtype) is wanted
+        assert placement.counted_kv("int8", dtype) is KVFormat.INT8
+
+
+def test_a_float32_cache_that_has_no_room_is_refused_before_weights_are_read(tmp_path: Path) -> None:
+    free = machine.memory().available
+    config = ModelConfig(DecoderConfig(128, 2, 128, 256, 8, 8, 1e-5, 364, 1e6, 1 << 40))
+    folder = checkpoints.empty(tmp_path / "m", config)
+    context = int(0.7 * free / fit.token_bytes(config.decoder, KVFormat.BF16))
+    with pytest.raises(ValueError, match=rf"for {context:,} tokens in fp32 .* are available; --kv int8 fits$"):
+        compose.load(str(folder), Placement(device="cpu", kernels="torch", context=context))
 
 
 def test_what_the_24b_takes() -> None:

@@ -406,6 +406,46 @@ def test_folders_of_others_are_left_alone(shards: Path, server: Hub, tmp_path: P
     assert not server.gets
 
 
+def test_other_bits_than_are_there_are_refused(shards: Path, server: Hub, tmp_path: Path) -> None:
+    server.add(REPOSITORY, shards)
+    for there, asked in ((4, 8), (16, 4)):
+        pull.run(NAME, there, tmp_path / f"in {there}", None)
+        with pytest.raises(ValueError, match=f"in {there} is in {there} bits, now it is {asked}; name another folder"):
+            pull.run(NAME, asked, tmp_path / f"in {there}", None)
+
+
+def test_another_name_of_a_folder_is_that_folder(shards: Path, server: Hub, tmp_path: Path) -> None:
+    server.add(REPOSITORY, shards)
+    (tmp_path / "large disk" / "m").mkdir(parents=True)
+    (tmp_path / "m").symlink_to(tmp_path / "large disk" / "m")
+    assert pull.run(NAME, 16, tmp_path / "m", None) == 0
+    assert (tmp_path / "m").is_symlink()
+    assert (tmp_path / "m" / "pulled.json").is_file()
+    assert [path.name for path in (tmp_path / "large disk").iterdir()] == ["m"]
+    with pytest.raises(ValueError, match="/proc is a mount point, which no folder can take the place of"):
+        pull.run(NAME, 16, Path("/proc"), None)
+
+
+def test_killed_before_its_last_step_it_leaves_nothing(shards: Path, server: Hub, tmp_path: Path) -> None:
+    server.add(REPOSITORY, shards)
+    pull.run(NAME, 4, tmp_path / "m", None)
+    staging = tmp_path / ".m.pull"
+    staging.mkdir()
+    layouts.State(staging, REPOSITORY, "c" * 40, 4, {}).write()
+    (staging / "config.json").write_text("{}")
+    assert pull.run(NAME, 4, tmp_path / "m", None) == 0
+    assert not staging.exists()
+
+
+def test_some_shards_of_many_are_no_model(shards: Path, server: Hub, tmp_path: Path) -> None:
+    server.add(REPOSITORY, shards)
+    shutil.copytree(shards, tmp_path / "m")
+    assert pull.run(NAME, 16, tmp_path / "m", None) == 0
+    (tmp_path / "m" / SHARDS[1]).unlink()
+    with pytest.raises(ValueError, match="m is not empty and is no model that was pulled"):
+        pull.run(NAME, 16, tmp_path / "m", None)
+
+
 @pytest.mark.parametrize("name", ["magistral", "../up", "a/b/c", "", "/etc"])
 def test_names_that_mean_nothing(name: str) -> None:
     with pytest.raises(ValueError, match=r"is neither owner/name nor one of magistral-small-2509, "):

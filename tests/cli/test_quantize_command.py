@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.cli import checkpoints
 from typer.testing import CliRunner
 
 import magister
@@ -108,6 +109,33 @@ def test_bad_input_is_one_sentence(arguments: list[str], message: str, source: P
 def test_numbers_that_there_are_not_are_wrong_usage(option: list[str], tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["quantize", "nano", str(tmp_path / "new"), *option]).exit_code == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_what_others_quantised_is_refused_before_the_folder_is_begun(tmp_path: Path) -> None:
+    source = checkpoints.fp8(tmp_path / "fp8", checkpoints.TEXT)
+    with pytest.raises(ValueError, match="fp8 is quantised already; quantise the original"):
+        quantize.run(str(source), tmp_path / "new", Plan())
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_runs_into_one_folder_do_not_mix(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new"
+    with (
+        quantize.alone(target),
+        pytest.raises(ValueError, match=r"another run is at work in .*new; wait for it, or stop it"),
+    ):
+        quantize.run(str(source), target, Plan())
+    assert quantize.run(str(source), target, Plan()) == 0
+
+
+def test_torch_keeps_its_threads(source: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        quantize.run(str(source), tmp_path / "new", Plan())
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(source: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,24 @@ def test_two_layouts_in_a_folder_must_agree(tmp_path: Path, capsys: pytest.Captu
     changed(folder, "model", name, stored[[1, 0, *range(2, len(stored))]])
     assert command.run(str(folder), Path("page.md"), None) == 1
     assert f"FAILED rows both layouts in the folder: {QUERY}" in capsys.readouterr().out
+
+
+def test_two_quantised_layouts_in_a_folder_are_not_compared_as_floats(tmp_path: Path) -> None:
+    folder = checkpoints.fp8(tmp_path / "both", checkpoints.TEXT)
+    assert command.run(str(folder), Path("page.md"), None) == 0
+    assert not any("both layouts" in row for row in rows(Path("page.md")))
+    with pytest.raises(ValueError, match="both must be a folder of floats in native or Hugging Face layout"):
+        command.run(str(folder), None, str(folder))
+
+
+def test_a_network_that_transformers_has_no_words_for_is_not_broken(tmp_path: Path) -> None:
+    assert checkpoints.WITH_VISION.vision is not None
+    unmerged = replace(checkpoints.WITH_VISION.vision, spatial_merge_size=1, add_pre_mm_projector_layer_norm=False)
+    folder = checkpoints.native(tmp_path / "m", replace(checkpoints.WITH_VISION, vision=unmerged))
+    assert command.run(str(folder), Path("page.md"), None) == 0
+    found = rows(Path("page.md"))
+    assert found["tensors"][-1] == "passed"
+    assert found["every layer"][0].startswith("not run: spatial_merge_size is 1 and")
 
 
 def test_without_transformers_it_says_so_and_checks_the_rest(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -19,8 +20,8 @@ from rich.table import Table
 from magister.cli import advice, fit, machine, measure, places, quantize
 from magister.cli.advice import GIB, Place, Row, Subject
 from magister.cli.hub import shelf
-from magister.cli.placement import is_small
-from magister.cli.stored import stored
+from magister.cli.placement import counted_kv, is_small
+from magister.cli.stored import looked_up, stored
 from magister.kernels import cpu
 from magister.model import compressed_tensors, quantized_files, weights
 from magister.model.cache import KVFormat
@@ -78,7 +79,7 @@ def rows(subject: Subject, place: Place, context: int | None) -> list[Row]:
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         for precision in choices:
-            for kv in (KVFormat.FP32 if small and place.name == "cpu" else KVFormat.BF16, KVFormat.INT8):
+            for kv in (_own_kv(subject, place), KVFormat.INT8):
                 room = fit.fit(config, precision, kv, context, place.free)
                 if small and path is not None and room.fits:
                     made = path if precision.plan is None else _quantized(path, precision.plan, Path(scratch))
@@ -88,6 +89,14 @@ def rows(subject: Subject, place: Place, context: int | None) -> list[Row]:
                     how, speed = "estimated", fit.tokens_per_second(precision, token, place.bandwidth)
                 found.append(Row(precision, kv, room, speed, how))
     return found
+
+
+def _own_kv(subject: Subject, place: Place) -> KVFormat:
+    """What keys and values are held in there unasked."""
+    if place.name == "cuda":
+        # As wide as the embeddings, which stay as they are in every precision.
+        return counted_kv("auto", torch.bfloat16 if subject.path is None else looked_up(subject.path))
+    return KVFormat.FP32 if is_small(subject.config) else KVFormat.BF16
 
 
 def _is_original(path: Path) -> bool:

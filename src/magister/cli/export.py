@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -116,6 +117,8 @@ def _companions(folder: Path, new: Path, layout: Layout) -> None:
 def _whole(destination: Path) -> Iterator[Path]:
     """A name beside the destination to write to; it gets the destination's own at the end, or goes."""
     new = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    # Otherwise a process that is asked to end is gone at once, and what it wrote stays, as large as the model.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield new
         if destination.exists():
@@ -126,6 +129,7 @@ def _whole(destination: Path) -> Iterator[Path]:
         if new.is_dir():
             shutil.rmtree(new)
         new.unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -50,11 +50,17 @@ def read_bandwidth(threads: int, size: int = 256 << 20) -> float:
 def decoding(model: Path, device: str, kv: KVFormat, most: int) -> float:
     """Tokens a second of one stream of the checkpoint at `model`, which is loaded for it: the mean over what it says in
     about half a second, at most `most` tokens with what it was asked."""
-    how = Placement(device=device, kv=str(kv), context=most)
+    how = Placement(device=device, kv=asked_kv(device, kv), context=most)
     with LocalModel(compose.load(str(model), how)) as local:
         room = most - local.chat("Go on", max_tokens=1).usage.prompt_tokens
         first = _speed(local, min(room, _TOKENS))
         return _speed(local, max(2, min(room, int(first * _SECONDS))))
+
+
+def asked_kv(device: str, kv: KVFormat) -> str:
+    """What to ask for so as to get keys and values in `kv`: a GPU's kernels read int8, and unasked the network's own
+    numbers, which may be float16, too."""
+    return str(kv) if device == "cpu" or kv is KVFormat.INT8 else "auto"
 
 
 def _speed(model: LocalModel, tokens: int) -> float:

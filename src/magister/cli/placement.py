@@ -13,7 +13,7 @@ import torch
 from magister.cli import fit
 from magister.cli.fit import BLOCK, LEAST_CONTEXT, token_bytes
 from magister.cli.machine import memory, usable_cores
-from magister.cli.stored import stored
+from magister.cli.stored import looked_up, stored
 from magister.engine.compiled_runner import CompiledRunner
 from magister.engine.limits import Limits
 from magister.engine.runner import Runner
@@ -141,12 +141,24 @@ def _place_cuda(folder: Path, config: ModelConfig, form: Format, how: Placement)
 
     dtype = _DTYPES.get(how.dtype)
     kv = None if how.kv == "auto" else KVFormat(how.kv)
-    _check_memory(folder, config, how, kv or KVFormat.BF16, "cuda", dtype, compiled=False)
+    own = dtype or looked_up(folder)
+    counted = counted_kv(how.kv, own)
+    if _DTYPES.get(how.kv, own) is not own:
+        # The runner would say so, too, but only with all weights in memory.
+        raise ValueError(f"kv is {how.kv}, on CUDA there are auto, int8 and the network's own {own}")
+    _check_memory(folder, config, how, counted, "cuda", dtype, compiled=False)
     network = weights.load(folder, device="cuda", dtype=dtype)
     layout.arrange(network)
-    limits = _limits(config.decoder, form, how, kv or KVFormat.BF16, "cuda")
+    limits = _limits(config.decoder, form, how, counted, "cuda")
     runner = CudaRunner(network, limits.blocks, limits.block_size, limits.context, kv)
     return Placed(model=runner, limits=limits, kv=None, kernels=Kernels("cuda", "Triton kernels on CUDA", False))
+
+
+def counted_kv(asked: str, own: torch.dtype) -> KVFormat:
+    """What a token of the cache takes in a network of torch that computes in `own`: unasked, numbers of that width."""
+    if asked != "auto":
+        return KVFormat(asked)
+    return KVFormat.FP32 if own is torch.float32 else KVFormat.BF16
 
 
 def attention_refusal(config: DecoderConfig) -> str | None:
@@ -166,13 +178,14 @@ def _place_torch(
     dtype = _DTYPES.get(how.dtype)
     if dtype is None and device == "cpu" and is_small(config):
         dtype = torch.float32
-    _check_memory(folder, config, how, KVFormat.BF16 if how.kv == "auto" else KVFormat(how.kv), device, dtype)
+    counted = counted_kv(how.kv, dtype or looked_up(folder))
+    _check_memory(folder, config, how, counted, device, dtype)
     network = weights.load(folder, device=device, dtype=dtype)
     layout.arrange(network)
     own = {torch.float32: KVFormat.FP32, torch.bfloat16: KVFormat.BF16}
     stored = network.decoder.tok_embeddings.weight.dtype
     kv = KVFormat(how.kv) if how.kv != "auto" else own.get(stored)
-    limits = _limits(config.decoder, form, how, kv or KVFormat.BF16, device)
+    limits = _limits(config.decoder, form, how, counted, device)
     return Placed(model=network, limits=limits, kv=kv, kernels=kernels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sys
@@ -14,8 +15,9 @@ import torch
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from magister.cli import places
+from magister.cli.machine import usable_cores
 from magister.kernels.quantized import Quantized
-from magister.model import sources
+from magister.model import compressed_tensors, sources
 from magister.model.config import ModelConfig
 from magister.model.count import count_parameters
 from magister.model.quantize import Plan
@@ -33,20 +35,19 @@ def run(source: str, destination: Path, plan: Plan) -> int:
     plan.check(config)
     size = _weights(path)
     check_disk(destination, plan.bytes(config, _kept(size, config)))
-    # One of torch's threads for each of ours: the search is many small operations, which one thread does best.
-    torch.set_num_threads(1)
     began = time.monotonic()
-    writer = Writer(destination, config, plan, path.resolve().name, workers=os.cpu_count() or 1)
-    if writer.finished:
-        print(f"{destination} is whole already: {_weights(destination):,} bytes")
-        return 0
-    with _progress(count_parameters(config).total) as advance:
-        for name, tensor in sources.stream(path):
-            if isinstance(tensor, Quantized):
-                raise ValueError(f"{name} in {source} is quantised already; quantise the original")
-            writer.add(name, tensor)
-            advance(tensor.numel())
-        writer.finish([path / name for name in COMPANIONS if (path / name).is_file()])
+    with alone(destination), _one_thread():
+        writer = Writer(destination, config, plan, path.resolve().name, workers=usable_cores())
+        if writer.finished:
+            print(f"{destination} is whole already: {_weights(destination):,} bytes")
+            return 0
+        with _progress(count_parameters(config).total) as advance:
+            for name, tensor in sources.stream(path):
+                if isinstance(tensor, Quantized):
+                    raise ValueError(f"{name} in {source} is quantised already; quantise the original")
+                writer.add(name, tensor)
+                advance(tensor.numel())
+            writer.finish([path / name for name in COMPANIONS if (path / name).is_file()])
     made, parameters = _weights(destination), count_parameters(config).total
     print(
         f"{destination}: {size:,} bytes became {made:,} ({made / size:.0%}, {8 * made / parameters:.2f} bits a weight) "
@@ -58,7 +59,7 @@ def run(source: str, destination: Path, plan: Plan) -> int:
 def _check_source(path: Path, source: str) -> None:
     """ValueError unless it is a folder whose weights are floats."""
     plain = path.is_dir() and (any(path.glob("consolidated*.safetensors")) or any(path.glob("model*.safetensors")))
-    if not plain or (path / INDEX).is_file():
+    if not plain or (path / INDEX).is_file() or compressed_tensors.detect(path):
         raise ValueError(f"{source} is quantised already; quantise the original, in native or Hugging Face layout")
 
 
@@ -80,6 +81,36 @@ def _weights(folder: Path) -> int:
 def _kept(size: int, config: ModelConfig) -> torch.dtype:
     """What the source's numbers seem to be, from its size: what stays as it is takes as much again."""
     return torch.float32 if size > 3 * count_parameters(config).total else torch.bfloat16
+
+
+@contextmanager
+def alone(destination: Path) -> Iterator[None]:
+    """The folder to write, made if need be, for this process alone. ValueError where another is at work in it."""
+    destination.mkdir(parents=True, exist_ok=True)
+    folder = os.open(destination, os.O_RDONLY)
+    try:
+        try:
+            # The folder itself, so that no file of a lock comes to lie in it.
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another run is at work in {destination}; wait for it, or stop it") from error
+        except OSError:
+            # Some network disks know no locks of folders: there nobody is kept out.
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One of torch's threads for each of ours: the search is many small operations, which one thread does best."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

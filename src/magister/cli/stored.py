@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,7 +22,9 @@ from magister.model.config import ModelConfig
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _KINDS = {"I32": "packed integers", "I8": "int8", "F8_E4M3": "fp8"}
-_SCALES = (".scales", ".mins", "_scale", "_scale_inv", "zero_point")
+_SCALES = (".scales", ".mins", "_scale", "_scale_inv", "qscale_weight", "zero_point")
+_PACKED = 8
+"""Numbers of 4 bits in a word."""
 _IMAGES = ("vision_", "patch_merger", "multi_modal_projector", "pre_mm_projector")
 _EMBEDDINGS = ("tok_embeddings", "embed_tokens", "token_embd")
 _GGUF = {"Q4_0": 18 / 32, "Q4_1": 20 / 32, "Q5_0": 34 / 32, "Q8_0": 34 / 32, "Q4_K": 192 / 256, "Q6_K": 320 / 256}
@@ -36,8 +38,9 @@ class Part(NamedTuple):
 
     name: str
     numbers: int
+    """That it stands for; none for scales."""
     bytes: int
-    """On disk, or for a block of GGUF what it becomes."""
+    """On disk, or what it becomes: a block of GGUF, scales that are spread."""
     dtype: torch.dtype | None
     """Of plain floats; None for what is quantised."""
     kind: str
@@ -67,11 +70,20 @@ def stored(path: Path, config: ModelConfig, dtype: torch.dtype | None, *, compil
             held += rows + (size if tied and compiled else 0)
             read += size if tied else 0
         elif _is(part.name, _IMAGES):
-            held += size
+            # Beside the compiled decoder the image network is plain torch's, restored.
+            restored = compiled and part.dtype is None
+            held += part.numbers * (dtype or torch.bfloat16).itemsize if restored else size
         else:
             held += size
             read += size
     return Precision(_name(path, kinds), held, read)
+
+
+def looked_up(path: Path) -> torch.dtype:
+    """What the embeddings of the checkpoint at `path` are loaded as where nobody asks for a type, and with them what
+    goes from layer to layer in torch: as stored, or restored to bfloat16. ValueError for damaged headers."""
+    floats = (part.dtype for part in _parts(path) if _is(part.name, _EMBEDDINGS) and part.dtype is not None)
+    return next(floats, torch.bfloat16)
 
 
 def _is(name: str, stems: tuple[str, ...]) -> bool:
@@ -120,9 +132,38 @@ def _safetensors(path: Path) -> Iterator[Part]:
     for name, entry in header.items():
         if name != "__metadata__":
             start, stop = entry["data_offsets"]
-            plain = None if name.endswith(_SCALES) else _FLOATS.get(entry["dtype"])
+            scales = name.endswith(_SCALES)
+            plain = None if scales else _FLOATS.get(entry["dtype"])
             kind = _KINDS.get(entry["dtype"], entry["dtype"])
-            yield Part(name, _product(entry["shape"]), stop - start, plain, kind)
+            numbers = 0 if scales else _product(entry["shape"]) * (_PACKED if name.endswith(".weight_packed") else 1)
+            spread = _spread(name, header)
+            yield Part(name, numbers, stop - start if spread is None else spread, plain, kind)
+
+
+def _spread(name: str, header: dict[str, Any]) -> int | None:
+    """Bytes that a scale or zero point becomes, read by `model.compressed_tensors`; None for every other tensor.
+
+    Each row gets its own scales: whole numbers one for 128 inputs at least, float32 and a minimum beside each where
+    there are zero points.
+    """
+    stem, _, part = name.rpartition(".")
+    packed = header.get(f"{stem}.weight_packed")
+    matrix = packed or header.get(f"{stem}.weight")
+    if matrix is None or len(matrix["shape"]) != 2:
+        return None
+    if part == "weight_zero_point":
+        return 0
+    kept = _FLOATS.get(header[name]["dtype"])
+    if kept is None or part not in ("weight_scale", "weight_scale_inv", "qscale_weight"):
+        return None
+    outputs, columns = matrix["shape"]
+    shape = header[name]["shape"]
+    groups = shape[1] if len(shape) == 2 else 1
+    if matrix["dtype"] != "F8_E4M3":
+        # With 8 bits a word holds four: then a channel's scales are counted twice, which is very little.
+        groups = max(groups, columns * (_PACKED if packed else 1) // 128)
+    minima = f"{stem}.weight_zero_point" in header
+    return int(outputs * groups * (8 if minima else kept.itemsize))
 
 
 def _gguf(path: Path) -> Iterator[Part]:

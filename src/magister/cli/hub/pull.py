@@ -35,6 +35,7 @@ from magister.cli.hub.source import (
     Source,
     State,
     as_checkpoint,
+    bits_of,
     choose,
     disk_needed,
     finished_from,
@@ -61,11 +62,21 @@ def run(name: str, bits: int, to: Path | None, revision: str | None) -> int:
     cannot be had, has no room, or is not what was begun."""
     repository = shelf.repository(name)
     destination = to or shelf.folder() / shelf.name_of(repository, bits)
+    if destination.is_symlink():
+        # Beside the folder itself, not beside its other name: that may be on another disk.
+        destination = destination.resolve()
+    staging = destination.absolute().with_name(f".{destination.absolute().name}.pull")
     if (source := finished_from(destination)) is not None:
-        return _already(destination, source, repository, revision)
+        _already(destination, source, repository, bits, revision)
+        if staging.is_dir():
+            # A run that was killed between its last two steps.
+            with _alone(staging):
+                shutil.rmtree(staging)
+        return 0
+    if destination.is_mount():
+        raise ValueError(f"{destination} is a mount point, which no folder can take the place of; name one in it")
     if destination.exists() and any(destination.iterdir()) and not is_quantized(destination):
         raise ValueError(f"{destination} is not empty and is no model that was pulled; name another folder with --to")
-    staging = destination.absolute().with_name(f".{destination.absolute().name}.pull")
     with _alone(staging):
         state, listing = _begin(staging, destination, repository, bits, revision)
         began = time.monotonic()
@@ -80,15 +91,16 @@ def run(name: str, bits: int, to: Path | None, revision: str | None) -> int:
     return 0
 
 
-def _already(destination: Path, source: str, repository: str, revision: str | None) -> int:
+def _already(destination: Path, source: str, repository: str, bits: int, revision: str | None) -> None:
     """Says that it is there. ValueError where what is there is something else."""
     was, _, commit = source.partition("@")
     if source and was != repository:
         raise ValueError(f"{destination} holds {source}; name another folder with --to")
+    if (there := bits_of(destination)) != bits:
+        raise ValueError(f"{destination} is in {there} bits, now it is {bits}; name another folder with --to")
     if source and revision is not None and (now := remote.look_up(repository, revision).commit) != commit:
         raise ValueError(f"{destination} holds commit {commit}, {revision} is {now}; name another folder with --to")
     print(f"{destination} is there already{f', whole: {source}' if source else ''}")
-    return 0
 
 
 def _begin(staging: Path, destination: Path, repository: str, bits: int, revision: str | None) -> tuple[State, Listing]:

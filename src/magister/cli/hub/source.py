@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ STATE = "pull.json"
 PULLED = "pulled.json"
 """In the folder of a model pulled as published: where it came from."""
 
+_SHARD = re.compile(r"(.+)-\d+-of-(\d+)\.safetensors")
 _SPOKEN = (*COMPANIONS, "chat_template.jinja", "chat_template.json")
 _DESCRIBED = ("params.json", "config.json", "preprocessor_config.json", "processor_config.json")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "LICENSE")
@@ -180,7 +182,17 @@ def finished_from(destination: Path) -> str | None:
         if (destination / name).is_file():
             return read(json.loads((destination / name).read_text(encoding="utf-8")))
     described = any((destination / name).is_file() for name in ("params.json", "config.json"))
-    return "" if described and any(destination.glob("*.safetensors")) else None
+    files = [file.name for file in destination.glob("*.safetensors")]
+    shards = Counter(part.group(1, 2) for name in files if (part := _SHARD.fullmatch(name)))
+    whole = all(count == int(of) for (_, of), count in shards.items())
+    return "" if described and files and whole else None
+
+
+def bits_of(destination: Path) -> int:
+    """How many bits a model that is wholly there was made with; 16 for one as published."""
+    if not (destination / INDEX).is_file():
+        return 16
+    return int(json.loads((destination / INDEX).read_text(encoding="utf-8"))["plan"]["bits"])
 
 
 def pulled(listing: Listing, names: Iterable[str], folder: Path) -> dict[str, Any]:

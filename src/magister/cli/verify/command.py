@@ -75,16 +75,15 @@ def _weights(path: Path, config: ModelConfig, second: tuple[str, tensors.Second]
     wanted, wrong = tensors.shapes(config), list[str]()
     apart: list[Difference] = []
     parts: dict[str, dict[str, float]] = {}
-    missing = parity.missing()
+    theirs = _parity(path, config)
     groups = {tensors.group_of(name) for name in wanted}
     try:
-        theirs = Parity(path, config) if missing is None else None
         with _progress(len(groups)) as advance:
             for name, group in tensors.grouped(weights.stream(path), wanted, wrong):
                 wrong += tensors.not_finite(group)
                 if second is not None:
                     apart += tensors.compare(group, second[1])
-                if theirs is not None:
+                if isinstance(theirs, Parity):
                     for part, figures in theirs.compare(name, group).items():
                         parts.setdefault(part, {}).update(figures)
                 advance()
@@ -95,9 +94,20 @@ def _weights(path: Path, config: ModelConfig, second: tuple[str, tensors.Second]
     if second is not None:
         found += summed(f"rows {second[0]}", apart)
     compared = [worst(part, figures, PARITY) for part, figures in parts.items()]
-    if missing is not None:
-        compared = [skipped("every layer", missing)]
+    if isinstance(theirs, str):
+        compared = [skipped("every layer", theirs)]
     return {"Weights": found, "Parity with transformers": compared}
+
+
+def _parity(path: Path, config: ModelConfig) -> Parity | str:
+    """transformers' side, or why there is none."""
+    if (missing := parity.missing()) is not None:
+        return missing
+    try:
+        return Parity(path, config)
+    except ValueError as error:
+        # No fault of the weights: transformers has no words for the network. Damaged files are found below.
+        return str(error)
 
 
 def _float32(path: Path, config: ModelConfig) -> Model:

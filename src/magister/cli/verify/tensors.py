@@ -15,7 +15,7 @@ from torch import Tensor
 
 from magister.cli.verify.check import Difference
 from magister.kernels.quantized import Format, Quantized, dequantize
-from magister.model import names, permute, quantized_files, shards, sources
+from magister.model import compressed_tensors, names, permute, quantized_files, shards, sources
 from magister.model.config import ModelConfig
 from magister.model.network import build, native_parameters
 from magister.model.weights import listed
@@ -106,9 +106,9 @@ def not_finite(group: Group) -> list[str]:
 
 
 def second_layout(path: Path, config: ModelConfig) -> Second | None:
-    """The Hugging Face half of a folder that is read as native; None where there are not both."""
-    both = path.is_dir() and sources.read_config(path) == config and not quantized_files.is_quantized(path)
-    if not (both and any(path.glob("consolidated*.safetensors")) and any(path.glob("model*.safetensors"))):
+    """The Hugging Face half of a folder that is read as native; None where there are not both, in floats."""
+    floats = path.is_dir() and sources.read_config(path) == config and not _is_quantized(path)
+    if not (floats and any(path.glob("consolidated*.safetensors")) and any(path.glob("model*.safetensors"))):
         return None
     return from_hf(path, config)
 
@@ -132,8 +132,8 @@ def original(path: Path, config: ModelConfig) -> Second:
     """Tensors of an unquantised folder, by native name. ValueError for one that has another shape or another layout."""
     if sources.read_config(path) != config:
         raise ValueError(f"against: {path} describes another network than the one to verify")
-    if quantized_files.is_quantized(path) or path.is_file():
-        raise ValueError(f"against: {path} must be a folder in native or Hugging Face layout")
+    if path.is_file() or _is_quantized(path):
+        raise ValueError(f"against: {path} must be a folder of floats in native or Hugging Face layout")
     if not ((path / "params.json").is_file() and any(path.glob("consolidated*.safetensors"))):
         return from_hf(path, config)
     files = shards.contents(path, "consolidated")
@@ -144,6 +144,11 @@ def original(path: Path, config: ModelConfig) -> Second:
         return shards.read(files, name)
 
     return read
+
+
+def _is_quantized(folder: Path) -> bool:
+    """Whether stored numbers stand for others, here or in what others quantised."""
+    return quantized_files.is_quantized(folder) or compressed_tensors.detect(folder)
 
 
 def compare(group: Group, second: Second) -> list[Difference]:
