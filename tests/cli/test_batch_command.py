@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.server.operated import MAGISTER, alive, chat, eventually
+from tests.server.running import site, with_limits
 
-from magister.cli.batch import answered, read, taken
+from magister.cli.batch import BatchOptions, answered, read, run, taken
+from magister.cli.serving import ModelOptions
+from magister.server.access import Access
+from magister.server.app import Site
+from magister.types import Busy, ChatRequest, Event, Finish, FinishReason, TextDelta, Upstream, Usage
 
 Row = dict[str, Any]
 
@@ -117,6 +125,70 @@ def test_an_engine_that_dies_is_waited_for(tmp_path: Path) -> None:
 
 def long(seed: int) -> Row:
     return {"model": "nano", "prompt": f"Count {seed}: 1, 2,", "max_tokens": 150, "ignore_eos": True, "seed": seed}
+
+
+class Fragile:
+    """Dies, with all that it is asked then, of `poison`; is full when it is asked `first`."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.dead = asyncio.Event()
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        text, dead = request.messages[-1].text, self.dead
+        self.asked[text] += 1
+        if text == "first" and self.asked[text] == 1:
+            raise Busy("full", 1.0)
+        yield TextDelta(text="half an ans")
+        if text == "poison":
+            await asyncio.sleep(0.05)
+            self.dead.set()
+            self.dead = asyncio.Event()
+        try:
+            await asyncio.wait_for(dead.wait(), 0.1)
+        except TimeoutError:
+            yield TextDelta(text="wer")
+            yield Usage()
+            yield Finish(reason=FinishReason.END)
+        else:
+            raise Upstream("the engine stopped: killed")
+
+
+def test_who_kills_the_engine_is_found_out_and_its_neighbours_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streamed or not; and a later run asks once more what has no answer but that something failed."""
+    names = ["first", "poison", *[f"good {at}" for at in range(6)]]
+    rows = [
+        row(name, "/v1/chat/completions", {**chat(name), "model": "mock", "stream": at % 2 == 1})
+        for at, name in enumerate(names)
+    ]
+    source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    fragile = Fragile()
+
+    @asynccontextmanager
+    async def opened(*_: object) -> AsyncIterator[Site]:
+        fragile.dead = asyncio.Event()
+        yield site(fragile, settings=with_limits(in_flight=9), access=Access(hosts=None))
+
+    monkeypatch.setattr("magister.cli.batch.opened", opened)
+    monkeypatch.setattr("magister.cli.batch._LOOK_SECONDS", 0.02)
+    options = BatchOptions(source=source, target=target, model=ModelOptions(model="mock"))
+    for runs in (1, 2):
+        assert run(options) == 1
+        said = [(one["custom_id"], one["response"]["status_code"]) for one in answers(target)]
+        good = {name: 200 for name in names if name != "poison"}
+        assert Counter(said) == Counter(good.items()) + Counter({("poison", 502): runs})
+        # Beside others once, alone three times.
+        assert fragile.asked["poison"] == 4 * runs
+    assert fragile.asked["first"] > 1, "to be turned away is no answer"
+
+
+def test_the_last_answer_counts_and_a_failure_is_none(tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    given = [("a", 200), ("b", 400), ("c", 502), ("d", 500), ("d", 200), ("e", 503)]
+    rows = [{"custom_id": name, "response": {"status_code": status, "body": {}}} for name, status in given]
+    assert answered(write(target, rows)) == {"a", "b", "d"}
 
 
 def test_requests_are_not_taken_for_answers(tmp_path: Path) -> None:

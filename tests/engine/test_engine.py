@@ -33,6 +33,7 @@ from torch import Tensor
 from magister.engine.engine import Engine
 from magister.engine.limits import Limits
 from magister.engine.mailbox import Mailbox, ring
+from magister.engine.reply import Reply as Saying
 from magister.engine.runner import TorchRunner
 from magister.engine.vocabulary import Vocabulary
 from magister.model.cache import KVFormat
@@ -117,7 +118,9 @@ def test_stop_strings(
 def test_what_is_held_back_comes_when_a_reply_is_full() -> None:
     with reciting(b"a", b"b", b"c") as engine:
         reply = ask(engine, [FIRST], stop=("bcd",), max_tokens=3, **GREEDY)
-        assert [chunk.ids for chunk in reply.chunks] == [(FIRST + 1,), (FIRST + 2, FIRST + 3)]
+        # A caller who looks late has all of it in one chunk.
+        assert reply.ids == (FIRST + 1, FIRST + 2, FIRST + 3)
+        assert reply.last.ids[-2:] == (FIRST + 2, FIRST + 3)
         assert (reply.finish, reply.last.trim) == (FinishReason.LENGTH, 0)
 
 
@@ -199,6 +202,62 @@ def test_a_failing_step_reaches_every_caller_and_the_engine_goes_on() -> None:
             assert isinstance(outcome, RuntimeError)
             assert isinstance(outcome.__cause__, ArithmeticError)
         assert len(ask(engine, [7], max_tokens=3, ignore_end=True, logit_bias={9: -1000.0}).ids) == 3
+
+
+def _together(engine: Engine, *requests: Sampling) -> list[list[Reply] | BaseException]:
+    """What becomes of requests whose first step is the same."""
+
+    async def run() -> list[list[Reply] | BaseException]:
+        gate = threading.Event()
+        engine._stepper.submit(gate.wait)
+        tasks = [asyncio.ensure_future(replies(engine, Prompt((7,)), sampling)) for sampling in requests]
+        while engine.pulse[1] < len(tasks):
+            await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("where", ["take", "chunks"])
+def test_a_reply_that_ended_in_a_failing_step_is_told_too(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first has said all it had to say, and nothing of it is sent, when the second one fails."""
+    real = getattr(Saying, where)
+
+    def failing(self: Saying, *arguments: Any) -> Any:
+        if self.request.sampling.max_tokens == 2:
+            raise MemoryError("two")
+        return real(self, *arguments)
+
+    with opened(random_model()) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(Saying, where, failing)
+            outcomes = _together(engine, Sampling(max_tokens=1, ignore_end=True), Sampling(max_tokens=2))
+        for outcome in outcomes:
+            assert isinstance(outcome, RuntimeError)
+            assert isinstance(outcome.__cause__, MemoryError)
+        assert len(ask(engine, [7], max_tokens=3, ignore_end=True).ids) == 3
+
+
+def test_a_request_that_cannot_be_begun_is_told_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Saying.__init__
+
+    def failing(self: Saying, request: Any, choice: int, *arguments: Any) -> None:
+        if choice == 2:
+            raise MemoryError("three")
+        real(self, request, choice, *arguments)
+
+    monkeypatch.setattr(Saying, "__init__", failing)
+    with opened(random_model()) as engine:
+
+        async def run() -> None:
+            other = asyncio.ensure_future(replies(engine, Prompt((7,)), Sampling(max_tokens=60, ignore_end=True)))
+            with pytest.raises(RuntimeError, match="three"):
+                await replies(engine, Prompt((8,)), Sampling(n=3))
+            assert len((await other)[0].ids) == 60
+
+        asyncio.run(asyncio.wait_for(run(), 30))
+        assert engine.pulse[1] == 0, "it counts as in flight no more"
 
 
 def test_closing_ends_callers_in_flight_and_refuses_later_ones() -> None:
@@ -335,7 +394,32 @@ def test_publishing_what_does_not_fit_changes_nothing() -> None:
             engine.publish(1, {"nobody": torch.zeros(1)})
         with pytest.raises(ValueError, match=r"norm.weight: has shape \(3,\), must have \(32,\)"):
             engine.publish(1, {"norm.weight": torch.zeros(3)})
+        with pytest.raises(ValueError, match=r"norm.weight: is a _Shaped, must be a tensor"):
+            engine.publish(1, {"norm.weight": _Shaped()})
         assert ask(engine, [7], max_tokens=1).last.version == 0
+
+
+class _Shaped:
+    shape = (32,)
+
+
+def test_weights_of_no_version_compute_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should copying fail half-way, nothing is said under a number that is not theirs, until all of it was copied."""
+    tensors = {name: parameter.clone() for name, parameter in native_parameters(random_model(1))}
+
+    def halfway(self: TorchRunner, tensors: Any) -> None:
+        raise MemoryError
+
+    with opened(random_model()) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(TorchRunner, "replace", halfway)
+            with pytest.raises(MemoryError):
+                engine.publish(1, tensors)
+        engine.publish(2, {"norm.weight": tensors["norm.weight"]})
+        with pytest.raises(RuntimeError, match="publishing failed half-way"):
+            ask(engine, [7], max_tokens=1)
+        engine.publish(1, tensors)
+        assert ask(engine, [7], max_tokens=1).last.version == 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Blocks are lent once each, side by side where there is room."""
 
 import random
+import time
 
 import pytest
 
@@ -107,6 +108,25 @@ def test_of_two_blocks_with_the_same_contents_the_first_is_found() -> None:
     pool.free([first, second])
     assert (pool.find(b"a"), pool.idle, pool.available) == (first, 1, 4)
     pool.audit()
+
+
+def test_what_lies_apart_is_found_in_one_look() -> None:
+    """A look for each block, as was taken once, takes half a minute."""
+    pool = BlockPool(1 << 16, 16)
+    held = pool.allocate(1 << 16)
+    pool.free(held[::2])
+    began = time.thread_time()
+    table = pool.allocate(1 << 14)
+    assert time.thread_time() - began < 2
+    pool.audit([held[1::2], table])
+
+
+def test_of_what_lies_apart_the_longest_pieces_are_taken() -> None:
+    pool = BlockPool(16, 16)
+    held = pool.allocate(16)
+    pool.free([0, 2, 3, 5, 6, 7, 9])
+    assert pool.allocate(6) == [5, 6, 7, 2, 3, 0]
+    pool.audit([[block for block in held if block != 9]])
 
 
 def test_any_order_of_lending_and_giving_back_audits_clean() -> None:

@@ -1,6 +1,7 @@
 """Every field of `Sampling` that shapes a distribution, against the definition written out in float64."""
 
 import math
+import time
 from typing import Any
 
 import pytest
@@ -62,11 +63,13 @@ CASES: list[dict[str, Any]] = [
     {"presence_penalty": -1.5},
     {"frequency_penalty": 2.0, "presence_penalty": 1.0, "logit_bias": {1: 4.0, 2: -1.0}, "top_p": 0.9},
     {"temperature": 0.0, "logit_bias": {5: 50.0}},
+    {"logit_bias": {id_: id_ % 7 - 3.0 for id_ in range(0, V, 2)}, "frequency_penalty": 0.5},
+    {"temperature": 0.8, "logit_bias": {id_: id_ % 5 - 2.0 for id_ in range(V)}},
     {"temperature": 0.0, "top_p": 0.5, "top_k": 3, "min_p": 0.5},
 ]
 
 
-@pytest.mark.parametrize("fields", CASES, ids=str)
+@pytest.mark.parametrize("fields", CASES, ids=lambda fields: str(fields)[:60])
 @pytest.mark.parametrize("flat", [False, True])
 def test_every_token_is_drawn_for_just_its_share_of_luck(fields: dict[str, Any], flat: bool) -> None:
     """Luck in the middle of a token's share of [0, 1) must give that token, were the share as small as 1e-5."""
@@ -154,6 +157,43 @@ def test_the_coldest_temperatures_are_greedy(temperature: float) -> None:
         drawn = Sampler(V, (), CPU).draw(logits_1v, [Row(Sampling(temperature=temperature), luck)])[0]
         assert drawn is not None
         assert drawn.id == int(logits_1v.argmax())
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e46, 1e300])
+def test_the_hottest_temperatures_draw_any_token_but_one_ruled_out(temperature: float) -> None:
+    hot = Row(Sampling(temperature=temperature), banned=698)
+    for rows in ([hot], [hot, Row(Sampling(temperature=0.7))]):
+        for luck, id_ in ((0.0, 1), (0.5, 350), (1 - 2.0**-52, 697)):
+            rows[0] = hot._replace(uniform=luck)
+            drawn = Sampler(V, (0, 699), CPU).draw(_logits(6, rows=len(rows)), rows)[0]
+            assert drawn is not None
+            assert abs(drawn.id - id_) <= 1
+
+
+def test_the_largest_biases_decide_and_are_numbers() -> None:
+    for temperature in (5e-324, 0.7, 1e300):
+        row = Row(Sampling(temperature=temperature, logit_bias={7: 1e30, 9: -1e30}), 0.5, counts={7: 10**6})
+        drawn = Sampler(V, (), CPU).draw(_logits(6), [row])[0]
+        assert drawn is not None
+        assert drawn.id == 7 or temperature > 1e30
+
+
+def test_a_bias_for_each_token_costs_its_length_once() -> None:
+    """Laying out what 131,072 tokens are given takes 60 ms or more; adding it takes less than one."""
+    size = 1 << 17
+    sampler, logits_1v = Sampler(size, (), CPU), torch.randn(1, size, generator=torch.Generator().manual_seed(0))
+    plain = Row(Sampling(temperature=0.7), 0.5)
+    rows = [Row(Sampling(temperature=0.7, logit_bias=dict.fromkeys(range(size), 0.5)), 0.5)]
+    first, expected = sampler.draw(logits_1v, rows), sampler.draw(logits_1v, [plain])
+    assert first == expected, "what all are given moves nobody"
+    sampler.draw(logits_1v, rows)
+    began = time.thread_time()
+    for _ in range(40):
+        assert sampler.draw(logits_1v, rows) == expected
+    assert time.thread_time() - began < 1.0
+    # Another request in the same place has its own.
+    rows = [Row(Sampling(temperature=0.0, logit_bias=dict.fromkeys(range(100), 0.0) | {77: 99.0}))]
+    assert [one.id for one in sampler.draw(logits_1v, rows) if one] == [77]
 
 
 def test_the_ends_of_luck_give_tokens_that_can_be_drawn() -> None:

@@ -81,6 +81,24 @@ def test_a_failing_step_is_told_and_the_thread_goes_on() -> None:
     machine.stepper.close(lambda: None)
 
 
+def test_a_failure_that_cannot_be_told_is_not_told_for_ever() -> None:
+    machine = Machine()
+    told: list[BaseException] = []
+
+    def fail(error: BaseException) -> None:
+        told.append(error)
+        raise MemoryError
+
+    stepper = Stepper(machine.step, fail, "test")
+    for count in (1, 2):
+        with pytest.raises(ZeroDivisionError):
+            stepper.ask(divmod, 7, 0)
+        assert stepper.ask(len, "go on") == 5
+        time.sleep(0.05)
+        assert [type(error) for error in told] == [ZeroDivisionError] * count
+    stepper.close(lambda: None)
+
+
 def test_after_the_end_nothing_is_done() -> None:
     machine = Machine()
     machine.stepper.submit(lambda: machine.begin(10**9))

@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 import pytest
 from tests.server.running import running, site, with_limits
 
+from magister.cli.batch import ask
 from magister.server.access import Access, Keys, digest
 from magister.server.mock import MockChat
 from magister.types import (
     Busy,
+    ChatModel,
     ChatRequest,
     Event,
     Finish,
@@ -57,7 +59,7 @@ def get(base: str, path: str, **headers: str) -> tuple[int, dict[str, str], byte
     return reply.status, found, text
 
 
-@dataclass
+@dataclass(eq=False)
 class Scripted:
     """Does what it is told, and tells what became of it."""
 
@@ -153,6 +155,40 @@ def test_a_choice_that_failed_is_an_error_and_one_that_fell_silent_too() -> None
             assert said in json.loads(body)["error"]["message"]
             status, _, body = post(base, {**ASK, "stream": True})
             assert status == 502 if act is nothing else b'"error"' in body
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", ASK | {"stream": True}),
+        ("/v1/messages", ASK | {"stream": True, "max_tokens": 9}),
+        ("/v1/responses", {"model": "mock", "input": "hi", "stream": True}),
+        ("/v1beta/models/mock:streamGenerateContent", {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}),
+    ],
+)
+def test_a_stream_that_breaks_off_is_counted_and_told_as_the_failure_it_is(path: str, body: dict[str, Any]) -> None:
+    """It began with 200, so whoever asks the app itself is told in another way."""
+
+    async def failed(request: ChatRequest) -> AsyncGenerator[Event, None]:
+        yield TextDelta(text="a")
+        yield Finish(reason=FinishReason.ERROR, error="not finite")
+
+    async def silent(request: ChatRequest) -> AsyncGenerator[Event, None]:
+        yield TextDelta(text="a")
+
+    chats: dict[ChatModel, int] = {
+        failing(Upstream("gone"), 1): 502,
+        failing(Busy("full", 1.0), 1): 503,
+        Scripted(failed): 502,
+        Scripted(silent): 502,
+        MockChat(): 200,
+    }
+    for chat, status in chats.items():
+        app = site(chat, access=Access(hosts=None))
+        ended, _, said = asyncio.run(ask(app, path, json.dumps(body).encode()))
+        assert (ended, bool(said)) == (status, True)
+        with running(app) as base:
+            assert f'status="{status}"' in get(base, "/metrics")[2].decode()
 
 
 @pytest.mark.parametrize("stream", [True, False])

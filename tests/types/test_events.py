@@ -47,11 +47,16 @@ def test_fold_of_nothing_has_no_choices() -> None:
     assert fold([]).choices == ()
 
 
-def test_a_long_thought_is_folded_in_the_time_of_its_length() -> None:
+def test_a_long_thought_or_call_is_folded_in_the_time_of_its_length() -> None:
     # Copying all that was said so far at each of them, as was done once, takes half a minute or more.
-    deltas = [ThinkingDelta(text="a")] * 150_000
+    thought: list[Event] = [ThinkingDelta(text="a")] * 150_000
+    call: list[Event] = [
+        ToolCallDelta(index=0, id="b", name="f"),
+        *[ToolCallDelta(index=0, arguments="abcd")] * 300_000,
+    ]
     began = time.process_time()
-    assert len(fold(deltas).choices[0].message.thinking) == len(deltas)
+    assert len(fold(thought).message.thinking) == len(thought)
+    assert fold(call).message.tool_calls == (ToolCall("b", "f", "abcd" * 300_000),)
     assert time.process_time() - began < 5
 
 

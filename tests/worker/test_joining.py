@@ -46,3 +46,8 @@ def test_without_logprobs_there_are_none_to_join() -> None:
 
 def test_alternatives_weigh_too() -> None:
     assert (weight(Chunk(ids=(1, 2))), weight(_chunk(0, 1, 2)), weight(Chunk())) == (2, 4, 0)
+
+
+def test_what_is_told_of_a_prompt_weighs_nothing() -> None:
+    told = Chunk(prompt_logprobs=(-1.0,) * 9, prompt_top=((TokenLogprob(5, -1.0),) * 20,) * 9)
+    assert weight(told) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -20,6 +21,7 @@ from magister.engine.serve import PACE, serving
 from magister.model.decoder import Attend
 from magister.model.network import Model
 from magister.types import Busy, Chunk, Prompt, Refused, Sampling, TokenModel, TooLong, Upstream
+from magister.worker import frames
 from magister.worker.frames import Generate, encode
 
 LONG = Limits(context=500, blocks=1200, block_size=4, step_tokens=64, running=8)
@@ -266,6 +268,52 @@ def test_a_stream_that_nobody_reads_is_cancelled_and_others_go_on() -> None:
             with pytest.raises(Upstream, match="more than 100 tokens waited"):
                 await anext(slow)
             assert client.streams == 0
+            await client.close()
+
+    run(main())
+
+
+def test_what_is_told_of_prompts_is_no_backlog_and_has_frames_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Sampling(max_tokens=1, logprobs=True, top_logprobs=20, prompt_logprobs=True)
+    prompts = [[5 + (place * place + number) % 26 for place in range(400)] for number in range(6)]
+    # Of one prompt there are 140 kB to tell.
+    monkeypatch.setattr(frames, "LARGEST_ANSWER", 200_000)
+
+    async def main() -> None:
+        async with served(limits=LONG, unread=2000) as here:
+            client = await here.connect(unread=2000)
+            tasks = [asyncio.ensure_future(read(client, prompt, asked)) for prompt in prompts]
+            while here.engine.pulse[1] < len(tasks):
+                await asyncio.sleep(0)
+            while here.engine.pulse[1]:
+                # The loop stands still, so that all of it is sent together.
+                time.sleep(0.01)
+            for chunks in await asyncio.gather(*tasks):
+                assert len(said(chunks)) == 1
+                assert [len(chunk.prompt_logprobs or ()) for chunk in chunks] == [399]
+            await client.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("error", [AssertionError("lost"), OverflowError("too large"), RuntimeError("gone")])
+def test_whatever_an_engine_raises_is_told(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    async def main() -> None:
+        async with served() as here:
+            client = await here.connect()
+            with monkeypatch.context() as patch:
+                for name in ("prepare", "submit", "load"):
+                    patch.setattr(here.engine, name, fail)
+                for sampling in (Sampling(grammar='start: "a"'), Sampling()):
+                    with pytest.raises(Upstream, match=str(error)):
+                        await read(client, [7], sampling)
+                with pytest.raises(Upstream, match=str(error)):
+                    await client.load()
+            # The link has outlived it.
+            assert len(said(await read(client, [7], Sampling(max_tokens=3, ignore_end=True)))) == 3
             await client.close()
 
     run(main())

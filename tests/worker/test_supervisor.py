@@ -276,6 +276,40 @@ def _only_once(path: Path) -> list[str]:
     return ["sh", "-c", f'rm {flag} || {{ echo no more; exit 1; }}; exec "$@"', "sh", *command("nano", path)]
 
 
+def test_however_often_it_did_not_run_well_it_is_started_again() -> None:
+    async def main() -> None:
+        async with supervised(lambda path: ["/no/such/program"], Patience(longest_backoff=0.01)) as supervisor:
+            # What the watching task asks after as many short lives in a row: 2 to this power is no float.
+            assert await supervisor._restart(1025) is None
+            assert supervisor.state.status is Status.FAILED
+            assert "/no/such/program" in supervisor.state.reason
+
+    run(main())
+
+
+def test_a_connection_found_again_does_not_end_a_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with supervised(patience=QUICK) as supervisor:
+            await supervisor.start()
+            client = supervisor._client
+            assert client is not None
+            client.end("as a test")
+            await client.ended
+
+            async def connected(*_: object) -> object:
+                # As if `drain` had begun while it connects.
+                supervisor._status = Status.DRAINING
+                return client
+
+            monkeypatch.setattr("magister.worker.supervisor._connected", connected)
+            assert await supervisor._reconnect() is client
+            assert supervisor.state.status is Status.DRAINING
+            with pytest.raises(Busy, match="takes nothing more"):
+                await read(supervisor, [100], LONG)
+
+    run(main())
+
+
 def test_no_patience_is_less_than_nothing() -> None:
     with pytest.raises(ValueError, match=r"pong is 0\.0, must be above 0"):
         Patience(pong=0.0)

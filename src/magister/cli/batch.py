@@ -24,12 +24,17 @@ from rich.progress import Progress
 from magister.cli.serving import ModelOptions, opened
 from magister.server.access import Access
 from magister.server.app import Site
+from magister.server.exchange import OUTCOME
 from magister.server.settings import Settings
 
 _ATTEMPTS = 3
-"""At one request, where the engine failed on it or while it was there."""
-_ENGINE_FAILED = frozenset({502, 503, 529})
-"""Statuses of an engine that died or starts again."""
+"""At one request, with nobody beside it, where the engine failed while it was there."""
+_FAILED = 502
+"""Status of a request that the engine had when it failed."""
+_NOT_NOW = frozenset({503, 529})
+"""Statuses of one that it had not: it starts again, or is full."""
+_OURS = 500
+"""Statuses from here on are no fault of the request."""
 _LOOK_SECONDS = 1.0
 """Between two looks at whether it is back; that it is gone may take half of it to be known."""
 
@@ -43,9 +48,13 @@ class Line(msgspec.Struct, frozen=True):
     method: str = "POST"
 
 
+class _Response(msgspec.Struct, frozen=True):
+    status_code: int
+
+
 class _Answered(msgspec.Struct, frozen=True):
     custom_id: str
-    response: msgspec.Raw
+    response: _Response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,19 +137,22 @@ def taken(source: Path, target: Path) -> FileIO:
 
 
 def answered(target: Path) -> set[str]:
-    """Whose answers are in a file. A last line that was cut off is taken away from it, so that it is written again."""
+    """Whose answers are in a file; that something failed is no answer, and is asked again. A last line that was cut off
+    is taken away from the file, so that it is written again.
+    """
     data = target.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         with target.open("r+b") as file:
             file.truncate(len(whole))
-    found: set[str] = set()
+    found: dict[str, bool] = {}
     for number, text in enumerate(whole.splitlines(), 1):
         try:
-            found.add(msgspec.json.decode(text, type=_Answered).custom_id)
+            line = msgspec.json.decode(text, type=_Answered)
         except msgspec.MsgspecError as error:
             raise ValueError(f"{target}: line {number} is no answer of a batch: {error}") from None
-    return found
+        found[line.custom_id] = line.response.status_code < _OURS
+    return {custom_id for custom_id, final in found.items() if final}
 
 
 async def _run(options: BatchOptions, waiting: list[Line], out: FileIO) -> int:
@@ -152,10 +164,16 @@ async def _run(options: BatchOptions, waiting: list[Line], out: FileIO) -> int:
         with Progress(disable=sys.stderr is None or not sys.stderr.isatty()) as bar:
             task = bar.add_task("answering", total=len(waiting))
 
-            async def one(line: Line) -> None:
+            suspects: list[Line] = []
+
+            async def one(line: Line, alone: bool = False) -> None:
                 nonlocal failed
                 async with gate:
-                    status, headers, body = await _patiently(site, line)
+                    status, headers, body = await _patiently(site, line, _ATTEMPTS if alone else 1)
+                if status == _FAILED and not alone:
+                    # It failed on this one or on one beside it: which of them, is seen when each is asked alone.
+                    suspects.append(line)
+                    return
                 failed += status != 200
                 _write(out, _answer(line, status, headers, body))
                 bar.advance(task)
@@ -167,18 +185,19 @@ async def _run(options: BatchOptions, waiting: list[Line], out: FileIO) -> int:
             except ExceptionGroup as errors:
                 # The first is why the others were given up, a full disk for example.
                 raise errors.exceptions[0] from None
+            for line in suspects:
+                await one(line, alone=True)
     return failed
 
 
-async def _patiently(site: Site, line: Line) -> tuple[int, dict[str, str], bytes]:
-    """One answer; again, where the engine failed meanwhile. Raises `RuntimeError` where it does not come back: what it
-    did not answer is left for the next run.
+async def _patiently(site: Site, line: Line, attempts: int) -> tuple[int, dict[str, str], bytes]:
+    """One answer; again, where the engine failed meanwhile, that often at most, or would not take it yet. Raises
+    `RuntimeError` where the engine does not come back: what it did not answer is left for the next run.
     """
-    attempts = _ATTEMPTS
     while True:
         status, headers, body = await ask(site, line.url, bytes(line.body))
-        attempts -= 1
-        if status not in _ENGINE_FAILED or not attempts:
+        attempts -= status == _FAILED
+        if not attempts or (status != _FAILED and status not in _NOT_NOW):
             return status, headers, body
         ready = False
         while not ready:
@@ -208,7 +227,7 @@ def _answer(line: Line, status: int, headers: dict[str, str], body: bytes) -> by
 
 
 async def ask(site: Site, url: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
-    """One request to the app: status, headers, body."""
+    """One request to the app: the status it ended with, headers, body."""
     path, _, query = url.partition("?")
     scope: dict[str, Any] = {
         "type": "http",
@@ -239,5 +258,8 @@ async def ask(site: Site, url: str, body: bytes) -> tuple[int, dict[str, str], b
         else:
             parts.append(message.get("body", b""))
 
+    outcome: list[int] = []
+    scope[OUTCOME] = outcome.append
     await site(scope, receive, send)
-    return status, headers, b"".join(parts)
+    # A stream that broke off began with 200. What no exchange answered, a path that is none, has no other.
+    return outcome[0] if outcome else status, headers, b"".join(parts)

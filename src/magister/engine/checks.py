@@ -6,6 +6,7 @@ Pure functions; nothing is allocated for a request that fails.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from magister.engine.vocabulary import Vocabulary
 from magister.model.config import VisionConfig
@@ -15,6 +16,10 @@ _MOST_CHOICES = 64
 _MOST_STOPS = 16
 _MOST_ALTERNATIVES = 20
 _LARGEST_PENALTY = 2.0
+_LARGEST_BIAS = 1e30
+"""Far past what decides alone, and far from where sums and quotients in float32 are infinite."""
+_LONGEST_STOP = 1024
+"""Bytes. A table as long is made for each choice, on the engine's thread."""
 _SEEDS = (-(2**63), 2**63 - 1)
 _FLOAT_BYTES = 4
 
@@ -30,9 +35,7 @@ def check_sampling(sampling: Sampling, vocabulary: Vocabulary) -> None:
         _require(
             name, abs(penalty) <= _LARGEST_PENALTY, f"{penalty} is not in [-{_LARGEST_PENALTY}, {_LARGEST_PENALTY}]"
         )
-    for id_, bias in s.logit_bias.items():
-        _require("logit_bias", 0 <= id_ < len(vocabulary.pieces), _outside(id_, vocabulary))
-        _require("logit_bias", math.isfinite(bias), f"{bias} of token {id_} is not finite")
+    _check_bias(s.logit_bias, vocabulary)
     if s.seed is not None:
         _require("seed", _SEEDS[0] <= s.seed <= _SEEDS[1], f"{s.seed} does not fit 64 bits")
     _require("n", 1 <= s.n <= _MOST_CHOICES, f"{s.n} is not between 1 and {_MOST_CHOICES}")
@@ -81,12 +84,23 @@ def _check_image(image: Pixels, vision: VisionConfig) -> int:
     return (image.height // vision.token_pixels) * (image.width // vision.token_pixels)
 
 
+def _check_bias(biases: Mapping[int, float], vocabulary: Vocabulary) -> None:
+    # There may be one for each token: words are made for what is refused only.
+    for id_, bias in biases.items():
+        if not 0 <= id_ < len(vocabulary.pieces):
+            raise Refused("logit_bias", _outside(id_, vocabulary))
+        if not abs(bias) <= _LARGEST_BIAS:
+            raise Refused("logit_bias", f"{bias} of token {id_} is not within {_LARGEST_BIAS:g} of 0")
+
+
 def _check_stops(stops: tuple[str, ...]) -> None:
     _require("stop", len(stops) <= _MOST_STOPS, f"{len(stops)} strings, at most {_MOST_STOPS} are allowed")
     for stop in stops:
         _require("stop", bool(stop), "an empty string would stop everything")
         lone = any("\ud800" <= character <= "\udfff" for character in stop)
         _require("stop", not lone, f"{stop!r} has a lone surrogate, which no text contains")
+        size = len(stop.encode())
+        _require("stop", size <= _LONGEST_STOP, f"a string has {size} bytes, at most {_LONGEST_STOP} are looked for")
 
 
 def _outside(id_: int, vocabulary: Vocabulary) -> str:

@@ -5,11 +5,14 @@ Each is a small automaton fed one token at a time. They see ids and bytes, never
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 _RESERVE_SHARE = 4
 _RESERVE = 512
+_KEPT = 64
+"""Stop strings whose tables are kept: all choices of a request have the same, and so do many requests."""
 
 
 def reserve(room: int) -> int:
@@ -104,15 +107,16 @@ class StopStrings:
         return None
 
 
-def _advance(needle: bytes, fall: list[int], state: int, byte: int) -> int:
+def _advance(needle: bytes, fall: Sequence[int], state: int, byte: int) -> int:
     while state and needle[state] != byte:
         state = fall[state]
     return state + 1 if needle[state] == byte else 0
 
 
-def _failure(needle: bytes) -> list[int]:
+@lru_cache(maxsize=_KEPT)
+def _failure(needle: bytes) -> tuple[int, ...]:
     """For each prefix length, how long its longest proper prefix is that is also its suffix: `abab` gives 0 0 0 1 2."""
     fall = [0, 0]
     for byte in needle[1:]:
         fall.append(_advance(needle, fall, fall[-1], byte))
-    return fall
+    return tuple(fall)

@@ -19,6 +19,7 @@ import torch
 
 from magister.engine import prefix
 from magister.engine.checks import check_prompt, check_sampling
+from magister.engine.fit import check_fit, check_runner, never_sampled
 from magister.engine.grammar import Grammars
 from magister.engine.limits import Limits
 from magister.engine.mailbox import Mailbox, Outlet, ring
@@ -30,7 +31,6 @@ from magister.engine.sequence import Span
 from magister.engine.stepper import Stepper
 from magister.engine.vocabulary import Vocabulary
 from magister.model.cache import KVFormat
-from magister.model.config import ModelConfig
 from magister.model.network import Model
 from magister.types import Busy, Chunk, Prompt, Sampling
 
@@ -85,19 +85,21 @@ class Engine:
         A torch model must be left alone from here on; new weights come by `publish`. `version` names those it has. `kv`
         is the format of its keys and values, None its own; a runner brings both.
         """
-        _check_fit(model.config, vocabulary, limits)
+        check_fit(model.config, vocabulary, limits)
         if isinstance(model, Model):
             self._runner: Runner = TorchRunner(model, limits.blocks, limits.block_size, kv)
         else:
-            _check_runner(model, limits, kv)
+            check_runner(model, limits, kv)
             self._runner = model
         self.vocabulary = vocabulary
         self.limits = limits
         self._grammars = Grammars(vocabulary)
         self._vision = model.config.vision
         self._version = version
+        self._mixed: set[str] = set()
+        """Tensors whose replacement failed half-way."""
         self._epoch = 0
-        self._never = _never(model.config, vocabulary)
+        self._never = never_sampled(model.config, vocabulary)
         self._sampler = Sampler(model.config.decoder.vocab_size, self._never, self._runner.device)
         self._scheduler = Scheduler(limits, prefix.root(version, 0))
         self._replies: dict[int, Reply] = {}
@@ -171,12 +173,15 @@ class Engine:
 
         Returns when the tensors have been copied, so that the caller may change them again; that takes until the step
         in progress ends. What sequences have in the cache stays theirs, and is not shared with later ones. ValueError
-        for an unknown name or a wrong shape.
+        for an unknown name, a wrong shape, and what is no tensor. Where copying fails half-way, every step fails until
+        the same tensors have been published whole.
         """
         shapes = self._runner.shapes
         for name, tensor in tensors.items():
             if name not in shapes:
                 raise ValueError(f"{name}: the model has no such tensor")
+            if not isinstance(tensor, torch.Tensor):
+                raise ValueError(f"{name}: is a {type(tensor).__name__}, must be a tensor")
             if tuple(tensor.shape) != shapes[name]:
                 raise ValueError(f"{name}: has shape {tuple(tensor.shape)}, must have {shapes[name]}")
         self._stepper.ask(self._replace, version, tensors)
@@ -211,6 +216,18 @@ class Engine:
     # What the engine's thread does.
 
     def _admit(self, request: Request) -> None:
+        try:
+            replies = self._replies_to(request)
+        except Exception as error:  # noqa: BLE001 - its own caller is told, and nobody else has a part in it
+            with self._lock:
+                self._open -= request.sampling.n
+            request.outlet.fail(error)
+            return
+        for reply in replies:
+            self._replies[reply.sequence.number] = reply
+            self._scheduler.add(reply.sequence)
+
+    def _replies_to(self, request: Request) -> list[Reply]:
         prompt, places = request.prompt, None
         if self._vision is not None and prompt.images:
             places = prefix.Places(prompt.ids, prompt.images, self._vision.image_token_id, self._vision.token_pixels)
@@ -219,9 +236,7 @@ class Engine:
             replies.append(Reply(request, choice, self._next_number, self.vocabulary, self.limits, places))
             self._next_number += 1
         self._scheduler.hash_prompts([reply.sequence for reply in replies])
-        for reply in replies:
-            self._replies[reply.sequence.number] = reply
-            self._scheduler.add(reply.sequence)
+        return replies
 
     def _cancel(self, request: Request) -> None:
         for reply in [reply for reply in self._replies.values() if reply.request is request]:
@@ -231,7 +246,9 @@ class Engine:
         self._send()
         self._epoch += 1
         self._scheduler.renew(prefix.root(version, self._epoch))
+        self._mixed |= tensors.keys()
         self._runner.replace(tensors)
+        self._mixed -= tensors.keys()
         self._version = version
 
     def _audit(self) -> Load:
@@ -253,8 +270,9 @@ class Engine:
 
     def _fail(self, error: BaseException) -> None:
         """Hands `error` to everyone in flight and starts afresh: what a failed step left behind cannot be trusted."""
-        for reply in self._replies.values():
-            reply.request.outlet.fail(error)
+        # A reply that has ended has left `_replies`, but its caller still waits for what is unsent.
+        for request in dict.fromkeys([reply.request for reply in (*self._replies.values(), *self._unsent)]):
+            request.outlet.fail(error)
         with self._lock:
             self._open -= len(self._replies)
         self._runner.forget(self._replies)
@@ -268,6 +286,8 @@ class Engine:
         scheduler = self._scheduler
         if not scheduler.busy:
             return False
+        if self._mixed:
+            raise RuntimeError(f"publishing failed half-way: {len(self._mixed)} tensors are of no version")
         if self.limits.speculation:
             self._guess()
         spans = scheduler.plan()
@@ -330,8 +350,7 @@ class Engine:
         """Puts what replies have to say into their mailboxes and wakes the callers. Drops requests of closed loops."""
         self._sent = time.perf_counter() if now is None else now
         requests: dict[int, Request] = {}
-        unsent, self._unsent = dict.fromkeys(self._unsent), []
-        for reply in unsent:
+        for reply in dict.fromkeys(self._unsent):
             chunks = reply.chunks(self._version, self._sent)
             if chunks and reply.request.outlet.put(chunks):
                 requests[id(reply.request)] = reply.request
@@ -339,6 +358,8 @@ class Engine:
             dead = ring([request.outlet for request in requests.values()])
             for request in [request for request in requests.values() if request.outlet in dead]:
                 self._cancel(request)
+        # Only now: whoever cannot be told what is unsent is told by `_fail` of what hindered it.
+        self._unsent = []
 
     def _drop(self, reply: Reply) -> None:
         """Forgets a reply; one that is forgotten already stays so."""
@@ -364,29 +385,3 @@ def _score(spans: list[Span], replies: list[Reply], logits_bv: torch.Tensor) -> 
         left += range(place + span.scored, place + span.rows)
         place += span.rows
     return logits_bv[left]
-
-
-def _never(config: ModelConfig, vocabulary: Vocabulary) -> frozenset[int]:
-    """Ids that are never sampled: the vocabulary's, those past its end, and those of images."""
-    never = set(vocabulary.never) | set(range(len(vocabulary.pieces), config.decoder.vocab_size))
-    if config.vision is not None:
-        never |= {config.vision.image_token_id, config.vision.image_break_token_id, config.vision.image_end_token_id}
-    return frozenset(never)
-
-
-def _check_fit(config: ModelConfig, vocabulary: Vocabulary, limits: Limits) -> None:
-    decoder = config.decoder
-    if len(vocabulary.pieces) > decoder.vocab_size:
-        raise ValueError(f"pieces has {len(vocabulary.pieces)} tokens, the model {decoder.vocab_size}")
-    if limits.context > decoder.max_position_embeddings:
-        raise ValueError(f"context is {limits.context}, the model holds {decoder.max_position_embeddings}")
-
-
-def _check_runner(runner: Runner, limits: Limits, kv: KVFormat | None) -> None:
-    if kv is not None:
-        raise ValueError(f"kv is {kv}, but a runner has chosen its own format")
-    if (runner.blocks, runner.block_size) != (limits.blocks, limits.block_size):
-        raise ValueError(
-            f"limits have {limits.blocks} blocks of {limits.block_size} tokens, "
-            f"the runner {runner.blocks} of {runner.block_size}"
-        )

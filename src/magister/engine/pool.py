@@ -8,6 +8,7 @@ room, since side by side they can be read without being copied together first; n
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,8 @@ _GAPS = (128, 64, 32, 16, 8, 4, 2, 1, 0)
 """Empty blocks left on both sides of a new run, for its neighbour and itself to grow into: as many as there are."""
 _GULP = 16
 """At least this share of the idle blocks, 1 / 16, is emptied at a time: single blocks would seldom lie side by side."""
+_EMPTY = re.compile(rb"\0+")
+"""A run of blocks that nobody has taken."""
 
 
 class BlockPool:
@@ -56,15 +59,11 @@ class BlockPool:
         if count > empty:
             self._empty_idle(count - empty)
         self.available -= count
-        taken: list[int] = []
-        block = len(self._taken) if after is None else after + 1
-        for _ in range(count):
-            if block >= len(self._taken) or self._taken[block]:
-                block = self._start_of_run(count - len(taken))
-            self._taken[block] = 1
-            self._holders[block] = 1
-            taken.append(block)
-            block += 1
+        taken = [] if after is None else list(self._take(after + 1, count))
+        if len(taken) < count:
+            for begin in self._places(count - len(taken)):
+                taken += self._take(begin, count - len(taken))
+        assert len(taken) == count, "fewer blocks are empty than were counted"
         return taken
 
     def find(self, key: bytes) -> int | None:
@@ -127,18 +126,25 @@ class BlockPool:
         assert taken == held.keys() | self._idle.keys(), "taken by nobody, or empty and in use"
         assert self.available == len(self._holders) - len(held), (self.available, len(held))
 
-    def _start_of_run(self, count: int) -> int:
-        """Where `count` blocks, or as many as there are in one place, can begin."""
+    def _take(self, begin: int, count: int) -> range:
+        """Takes the blocks from `begin` on as far as they are empty, but no more than `count`."""
+        end = min(begin + count, len(self._taken))
+        stop = self._taken.find(1, begin, end)
+        blocks = range(begin, end if stop < 0 else stop)
+        for block in blocks:
+            self._taken[block] = 1
+            self._holders[block] = 1
+        return blocks
+
+    def _places(self, count: int) -> list[int]:
+        """Where to begin: the one place where `count` blocks have room, or else each empty run, the longest first."""
         for gap in _GAPS:
             begin = self._taken.find(bytes(count + 2 * gap))
             if begin >= 0:
-                return begin + gap if begin else 0
-        while count > 1:
-            count //= 2
-            begin = self._taken.find(bytes(count))
-            if begin >= 0:
-                return begin
-        raise AssertionError("no empty block, though one was counted")
+                return [begin + gap if begin else 0]
+        # All in one look: a look for each piece takes seconds where thousands of blocks lie apart.
+        runs = sorted((match.start() - match.end(), match.start()) for match in _EMPTY.finditer(self._taken))
+        return [begin for _, begin in runs]
 
     def _empty_idle(self, count: int) -> None:
         oldest = list(self._idle)[: max(count, len(self._idle) // _GULP)]

@@ -26,9 +26,15 @@ from magister.types import Sampling, TokenLogprob
 _COLDEST = 1e-30
 """The smallest temperature that float32 can divide by; at and below it only exact ties are random."""
 
+_HOTTEST = 1e30
+"""The largest that leaves a ruled-out token ruled out: 1 / temperature must not become 0 in float32."""
+
 _MANY = 1 << 15
 _STRIPE = 128
 """Numbers from which on, and stripes in which, the largest is looked for before its place (a quarter of the time)."""
+
+_FEW = 64
+"""Biases of a request that are added one by one in each step; more are laid out once, as a number for each token."""
 
 _KEPT_MASKS = 32
 """Masks that are kept as numbers to add: half a megabyte each for the largest vocabulary."""
@@ -99,6 +105,7 @@ class Sampler:
             self._never_v[sorted(self._never)] = -math.inf
         self._bits_n8 = _bits(device)
         self._bans: dict[bytes, Tensor] = {}
+        self._biases: dict[int, tuple[Sampling, Tensor]] = {}
         self._x_bv = torch.empty(0, vocab_size, device=device)
         self._masses_bv = torch.empty(0, vocab_size, dtype=torch.float64, device=device)
         self._views: dict[int, tuple[Tensor, Tensor]] = {}
@@ -165,7 +172,27 @@ class Sampler:
             ids_e = torch.tensor(edits.ids, device=raw_bv.device)
             values_e = torch.tensor(edits.values, dtype=torch.float32, device=raw_bv.device)
             x_bv.index_put_((rows_e, ids_e), values_e, accumulate=True)
+        self._lean(x_bv, rows)
         self._rule_out(x_bv, rows)
+
+    def _lean(self, x_bv: Tensor, rows: Sequence[Row]) -> None:
+        """Adds what requests add to many tokens: laid out in a request's first step, kept while each step uses it."""
+        kept, self._biases = self._biases, {}
+        for index, row in enumerate(rows):
+            sampling = row.sampling
+            if len(sampling.logit_bias) > _FEW:
+                # Kept together with the request, so that no other can be where it was.
+                known = self._biases.get(id(sampling)) or kept.get(id(sampling))
+                self._biases[id(sampling)] = known = known or (sampling, self._laid_out(sampling.logit_bias))
+                x_bv[index].add_(known[1])
+
+    def _laid_out(self, biases: Mapping[int, float]) -> Tensor:
+        """What is added to each token, [v]."""
+        device = self._x_bv.device
+        biases_v = torch.zeros(self._x_bv.shape[1], device=device)
+        ids_e = torch.tensor(list(biases), device=device)
+        biases_v[ids_e] = torch.tensor(list(biases.values()), dtype=torch.float32, device=device)
+        return biases_v
 
     def _rule_out(self, x_bv: Tensor, rows: Sequence[Row]) -> None:
         """Leaves rows that have a mask what it allows."""
@@ -211,7 +238,7 @@ def _bits(device: torch.device) -> Tensor:
 def _draw_by_luck(x_bv: Tensor, masses_bv: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
     """Tokens, and their log-probabilities where any row wants them, from logits less their row's largest."""
     device = x_bv.device
-    warmth = [1.0 / max(row.sampling.temperature, _COLDEST) for row in rows]
+    warmth = [1.0 / min(max(row.sampling.temperature, _COLDEST), _HOTTEST) for row in rows]
     if min(warmth) == max(warmth):
         x_bv.mul_(warmth[0])
     else:
@@ -269,9 +296,9 @@ def _is_plain(row: Row) -> bool:
 
 
 def _collect_edits(edits: _Edits, index: int, row: Row) -> None:
-    """What is added to which logits of one row; bias, penalties and a ban of the same token add up."""
+    """What is added to which logits of one row, many biases aside; all that is added to the same token adds up."""
     sampling = row.sampling
-    if sampling.logit_bias:
+    if len(sampling.logit_bias) <= _FEW:
         edits.ids.extend(sampling.logit_bias)
         edits.values.extend(sampling.logit_bias.values())
     if sampling.frequency_penalty or sampling.presence_penalty:

@@ -202,11 +202,11 @@ class _Session:
 
     async def _prepare(self, asked: Generate) -> None:
         number = asked.stream
-        failure: ValueError | RuntimeError | None = None
+        failure: Exception | None = None
         try:
             # Compiling takes a while, and nobody else shall wait for it.
             await asyncio.to_thread(self._engine.prepare, asked.sampling)
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client waits to be told
             failure = error
         if self._preparing.get(number) is not asked:
             # Cancelled meanwhile, or the client is gone.
@@ -215,14 +215,14 @@ class _Session:
         if failure is None:
             self._submit(asked)
         else:
-            self.link.send(frames.refusal(number, failure))
+            self._refuse(number, failure)
 
     def _submit(self, asked: Generate) -> None:
         number = asked.stream
         try:
             request = self._engine.submit(asked.prompt, asked.sampling, _Outlet(self._feed, number))
-        except (ValueError, RuntimeError) as error:
-            self.link.send(frames.refusal(number, error))
+        except Exception as error:  # noqa: BLE001 - this stream's own; it must not end the link, and so all others
+            self._refuse(number, error)
             return
         self._streams[number] = _Stream(request)
 
@@ -252,7 +252,12 @@ class _Session:
         for number, failure in failures.items():
             # One failure may be told once for each of a request's choices.
             del streams[number]
-            self.link.send(frames.refusal(number, RuntimeError(f"the engine failed: {failure!r}")))
+            self._refuse(number, RuntimeError(f"the engine failed: {failure!r}"))
+
+    def _refuse(self, number: int, error: Exception) -> None:
+        if not isinstance(error, ValueError | RuntimeError):
+            error = RuntimeError(f"the engine failed: {error!r}")
+        self.link.send(frames.refusal(number, error))
 
     def _flush(self) -> None:
         if self._held or not self._waiting:
@@ -263,7 +268,16 @@ class _Session:
             for number, chunk in waiting:
                 streams.setdefault(number, []).append(chunk)
             waiting = [(number, chunk) for number, chunks in streams.items() for chunk in joined(chunks)]
-        self.link.send(Step([frames.row(number, chunk) for number, chunk in waiting]))
+        rows: list[frames.Row] = []
+        for number, chunk in waiting:
+            row = frames.row(number, chunk)
+            if row.prompt_logprobs is None:
+                rows.append(row)
+            else:
+                # It alone may fill a third of the largest frame. Nothing of its choice comes before it.
+                self.link.send(Step([row]))
+        if rows:
+            self.link.send(Step(rows))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._feed.loop.create_task(work)
@@ -274,8 +288,8 @@ class _Session:
         try:
             # Waits for the step in progress, and nobody else shall.
             load = await asyncio.to_thread(self._engine.load)
-        except RuntimeError as error:
-            self.link.send(frames.refusal(number, error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client waits to be told
+            self._refuse(number, error)
             return
         self.link.send(LoadAnswer(number, Load(**load._asdict())))
 

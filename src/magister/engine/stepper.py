@@ -5,6 +5,7 @@ Knows neither what a step is nor what is asked of it.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_LOG = logging.getLogger("magister.engine")
 
 _ROUNDS = 256
 """Steps in a row, after which the thread goes through its executor again: that is where an interpreter that is about to
@@ -33,6 +36,7 @@ class Stepper:
         self._lock = threading.Lock()
         self._awake = False
         self._closed = False
+        self._telling = False
 
     @property
     def closed(self) -> bool:
@@ -89,11 +93,25 @@ class Stepper:
 
     def _ended(self, future: Future[bool]) -> None:
         error = future.exception()
-        if error is not None:
-            self._acts.appendleft(partial(self._fail, error))
+        if error is None:
+            if future.result():
+                self._go_on()
+        elif not self._telling:
+            self._acts.appendleft(partial(self._tell, error))
             self._go_on()
-        elif future.result():
-            self._go_on()
+        else:
+            # To tell of what hindered the telling would fail for ever: it rests until it is asked for something.
+            self._telling = False
+            _LOG.error("a failure could not be told", exc_info=error)
+            with self._lock:
+                self._awake = bool(self._acts)
+                if self._awake:
+                    self._go_on()
+
+    def _tell(self, error: BaseException) -> None:
+        self._telling = True
+        self._fail(error)
+        self._telling = False
 
 
 def _asking(act: Callable[[], T]) -> tuple[Future[T], Callable[[], None]]:

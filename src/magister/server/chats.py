@@ -35,6 +35,7 @@ class ChatTalk:
         self._writer = speaks.write_events(asked, stamp) if asked.stream else None
         self._begun: set[int] = set()
         self._finished: set[int] = set()
+        self._failed = False
 
     def start(self) -> AsyncGenerator[Event, None]:
         """The model's events, or Puter's own where its test mode is asked for."""
@@ -62,12 +63,18 @@ class ChatTalk:
             self._begun.add(event.choice)
             if isinstance(event, Finish):
                 self._finished.add(event.choice)
+                self._failed |= event.reason is FinishReason.ERROR
         return self._writer.write(items)
 
     def end(self) -> bytes:
         """See `Talk`."""
         assert self._writer is not None
         return self._writer.end() if self._begun == self._finished else self._writer.fail(BROKE_OFF)
+
+    @property
+    def broken(self) -> bool:
+        """See `Talk`."""
+        return self._failed or self._begun != self._finished
 
     def fail(self, fault: Fault) -> bytes:
         """See `Talk`."""

@@ -147,6 +147,11 @@ class CompletionTalk:
         """See `Talk`."""
         return self._writer.fail(BROKE_OFF) if self._open else self._writer.end(self._usages)
 
+    @property
+    def broken(self) -> bool:
+        """See `Talk`."""
+        return bool(self._open)
+
     def fail(self, fault: Fault) -> bytes:
         """See `Talk`."""
         return self._writer.fail(fault)

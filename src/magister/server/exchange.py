@@ -25,10 +25,13 @@ from magister.server.pump import Pump
 from magister.server.settings import Settings
 from magister.types import ChatRequest, Usage
 from magister.wire.dialect import Answer
-from magister.wire.fault import Fault, Kind
+from magister.wire.fault import STATUS, Fault, Kind
 
 _AT_ONCE = 0.02
 """Seconds in which a whole answer may come before its client is watched."""
+
+OUTCOME = "magister.outcome"
+"""In a scope: who wants to be told the status that a request ended with. A stream that breaks off began with 200."""
 
 _LOG = logging.getLogger("magister.access")
 
@@ -81,6 +84,11 @@ class Talk(Protocol):
         """A stream's error frame."""
         ...
 
+    @property
+    def broken(self) -> bool:
+        """Whether a choice of the stream has failed, or has no end."""
+        ...
+
 
 Begin = Callable[[House, bytes, str], Awaitable["Talk | bytes"]]
 """House, body and the request's id -> a talk, or what can be answered at once. Raises what `fault_of` knows."""
@@ -130,6 +138,8 @@ class Exchange:
             house.metrics.answered(self._route.name, self._model, status, seconds)
             for usage in self._usage:
                 house.metrics.used(self._model, usage)
+            if OUTCOME in self._scope:
+                self._scope[OUTCOME](status)
             if _LOG.isEnabledFor(logging.INFO):
                 self._log(status, seconds)
 
@@ -204,9 +214,10 @@ class Exchange:
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001 - the stream has begun, so its own error frame must tell
-            await send({"type": "http.response.body", "body": talk.fail(fault_of(error, self.id, self._route.name))})
-            return 500
-        return 200
+            fault = fault_of(error, self.id, self._route.name)
+            await send({"type": "http.response.body", "body": talk.fail(fault)})
+            return STATUS[fault.kind]
+        return STATUS[Kind.UPSTREAM] if talk.broken else 200
 
     def _first(self) -> None:
         self._house.metrics.first(self._model, time.perf_counter() - self._began)

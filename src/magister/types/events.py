@@ -111,6 +111,18 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         return self.choices[0].message
 
 
+class _Call:
+    """A tool call under construction."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+
+    def build(self) -> ToolCall:
+        return ToolCall(id=self.id, name=self.name, arguments="".join(self.arguments))
+
+
 class _Builder:
     """One choice under construction."""
 
@@ -120,7 +132,7 @@ class _Builder:
         self.signatures: list[str | None] = []
         """Of each thought; thoughts that were joined have none."""
         self.text: list[str] = []
-        self.calls: dict[int, ToolCall] = {}
+        self.calls: dict[int, _Call] = {}
         self.annotations: list[Annotation] = []
         self.tokens: list[EventToken] = []
         self.usage = Usage()
@@ -141,10 +153,9 @@ class _Builder:
                 self.text.append(event.text)
                 self.tokens.extend(event.tokens)
             case ToolCallDelta():
-                old = self.calls.get(event.index, ToolCall(id="", name="", arguments=""))
-                self.calls[event.index] = ToolCall(
-                    id=old.id or event.id, name=old.name or event.name, arguments=old.arguments + event.arguments
-                )
+                call = self.calls.setdefault(event.index, _Call())
+                call.id, call.name = call.id or event.id, call.name or event.name
+                call.arguments.append(event.arguments)
                 self.tokens.extend(event.tokens)
             case Annotation():
                 self.annotations.append(event)
@@ -161,7 +172,7 @@ class _Builder:
         text = "".join(self.text)
         if text:
             parts.append(Text(text))
-        parts += [self.calls[index] for index in sorted(self.calls)]
+        parts += [self.calls[index].build() for index in sorted(self.calls)]
         return Choice(
             message=Message(Role.ASSISTANT, tuple(parts)),
             finish=self.finish.reason if self.finish else None,

@@ -20,11 +20,10 @@ def joined(chunks: Iterable[Chunk]) -> list[Chunk]:
 
 
 def weight(chunk: Chunk) -> int:
-    """What a chunk takes while it waits: its tokens and their alternatives."""
-    if chunk.top is None and chunk.prompt_logprobs is None:
-        return len(chunk.ids)
-    tokens = len(chunk.ids) + len(chunk.prompt_logprobs or ())
-    return tokens + sum(map(len, chunk.top or ())) + sum(map(len, chunk.prompt_top or ()))
+    """What a chunk takes while it waits: its tokens and their alternatives. Not those of the prompt: they come once, in
+    one chunk, and no reader is fast enough for fewer of them to wait.
+    """
+    return len(chunk.ids) + sum(map(len, chunk.top or ()))
 
 
 def _join(run: Sequence[Chunk]) -> Chunk:

@@ -199,14 +199,15 @@ class Supervisor:
             # Nobody listens any more: it is ending, and how it does is worth knowing.
             await _first(self._patience.stop, self._process.exited)
             return None
-        self._status = Status.READY
+        self._ready()
         return self._client
 
     async def _restart(self, unwell: int) -> WorkerClient | None:
         """A new process, ready; None where it is no use. `unwell`: how many before it did not run well."""
         for attempt in range(self._patience.attempts):
             if unwell + attempt:
-                delay = self._patience.backoff * 2.0 ** (unwell + attempt - 1)
+                # Past 2^32 it is the longest anyway, and past 2^1023 it would be no number.
+                delay = self._patience.backoff * 2.0 ** min(unwell + attempt - 1, 32)
                 await asyncio.sleep(min(delay, self._patience.longest_backoff))
             self._restarts += 1
             try:
@@ -241,8 +242,13 @@ class Supervisor:
                 raise Upstream(f"the engine does not start: it was not ready within {self._patience.start:g} s")
         self._client = client
         self._start_took = time.monotonic() - began
-        self._status = Status.READY
+        self._ready()
         return client
+
+    def _ready(self) -> None:
+        # `drain` may have begun meanwhile, and then nothing more is taken.
+        if self._status is not Status.DRAINING:
+            self._status = Status.READY
 
     async def _watch(self, client: WorkerClient) -> str:
         """Returns, with the reason, when the process has died or stands still, or its connection is lost."""
