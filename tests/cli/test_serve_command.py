@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ from tests.server.operated import (
 from magister.cli import machine
 from magister.cli.serve import ServeOptions, run
 from magister.cli.serving import ModelOptions, signing_key
+from magister.model.config import ModelConfig
 from magister.server.settings import Settings
+from magister.text.tokenizer import MAGISTRAL_VOCABULARY
 
 SECRET_WORD, ANSWERED = (
     "xylophone",
@@ -356,3 +359,13 @@ def test_a_temporary_folder_that_is_too_deep_for_a_socket(
     model = ModelOptions(model="nano")
     assert run(ServeOptions(model=model, port=0, settings=Settings(signing_key=b"k" * 32))) == 2
     assert "set a shorter one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", [checkpoints.TEXT, checkpoints.WITH_VISION], ids=["text", "vision"])
+def test_without_a_tekken_file_a_network_is_said_to_see_where_it_does(tmp_path: Path, config: ModelConfig) -> None:
+    decoder = replace(config.decoder, vocab_size=MAGISTRAL_VOCABULARY)
+    folder = checkpoints.native(tmp_path / "plain", replace(config, decoder=decoder))
+    (folder / "tekken.json").unlink()
+    with operated("--model", str(folder)) as running:
+        _, _, body = call(running.url, "GET", "/mistral/v1/models")
+    assert json.loads(body)["data"][0]["capabilities"]["vision"] is (config.vision is not None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from magister.cli import places
+from magister.tasks import phrasebook
 from magister.train import checkpoint, history, nano
 from magister.train.progress import read_log
 
@@ -87,6 +88,7 @@ def test_the_identity_is_of_content(tmp_path: Path, warm: Path, monkeypatch: pyt
     assert nano.identity(SMALL, tokenizer, None)["warm weights"] == "none"
     (tmp_path / "link").symlink_to(warm)
     assert nano.identity(SMALL, tokenizer, tmp_path / "link") == first
+    assert first["phrasings"] == phrasebook.digest("train") != phrasebook.digest("held_out")
     monkeypatch.setattr(nano, "MIXTURE", replace(nano.MIXTURE, noise=0.1))
     assert nano.identity(SMALL, tokenizer, warm)["mixture"] != first["mixture"]
 

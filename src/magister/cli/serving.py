@@ -107,21 +107,31 @@ async def opened(options: ModelOptions, settings: Settings, access: Access) -> A
             )
         supervisor = Supervisor(command(options.model, place, **options.placement), place)
         try:
-            # The engine's process reads its weights while this one reads the tokenizer.
-            (tokenizer, form), _ = await asyncio.gather(asyncio.to_thread(_speech, path), supervisor.start())
+            tokenizer, form = await _started(supervisor, path)
             served = _served(options, path, supervisor, tokenizer, form)
             yield _site(served, supervisor, settings, access, answers)
         finally:
             await supervisor.drain(DRAIN_SECONDS)
 
 
-def _speech(path: Path) -> tuple[Tokenizer, Format]:
-    """How the model at `path` is spoken to. A folder without a Tekken file has Magistral's own vocabulary: the engine's
-    process refuses to start where that does not fit.
+async def _started(supervisor: Supervisor, path: Path) -> tuple[Tokenizer, Format]:
+    """The engine's process started, and how its model is spoken to."""
+    if (beside(path) / "tekken.json").is_file():
+        # The engine's process reads its weights while this one reads the tokenizer.
+        speech, _ = await asyncio.gather(asyncio.to_thread(_speech, path), supervisor.start())
+        return speech
+    await supervisor.start()
+    # Only the engine has read whether the network sees.
+    return await asyncio.to_thread(_speech, path, supervisor.hello.card["images"])
+
+
+def _speech(path: Path, vision: bool = True) -> tuple[Tokenizer, Format]:
+    """How the model at `path` is spoken to. A folder without a Tekken file has Magistral's own vocabulary, with images
+    where it has `vision`; the engine's process refuses to start where that does not fit.
     """
     folder = beside(path)
     own = folder / "tekken.json"
-    tokenizer = load_tokenizer(own) if own.is_file() else make_tokenizer(TekkenPlan())
+    tokenizer = load_tokenizer(own) if own.is_file() else make_tokenizer(TekkenPlan(vision=vision))
     return tokenizer, load_format(folder, tokenizer)
 
 

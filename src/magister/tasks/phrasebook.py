@@ -7,6 +7,7 @@ be empty. Knows nothing of answers.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -67,6 +68,16 @@ def expand(rng: random.Random, template: str) -> str:
         if chosen == template:
             return chosen
         template = chosen
+
+
+def digest(book: str = "train") -> str:
+    """What names the words of a book: they are data that a training run depends on."""
+    whole = hashlib.sha256()
+    languages = resources.files("magister.tasks") / "phrasings" / book
+    for language in sorted(languages.iterdir(), key=lambda place: place.name):
+        for file in sorted(language.iterdir(), key=lambda place: place.name):
+            whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()[:16]
 
 
 @cache

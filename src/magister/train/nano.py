@@ -18,6 +18,7 @@ import torch
 from magister.model.config import DecoderConfig, ModelConfig
 from magister.model.network import Model, build, init_weights
 from magister.model.weights import load, save_native
+from magister.tasks import phrasebook
 from magister.text.formats import detect_format
 from magister.text.tokenizer import TekkenPlan, Tokenizer, load_tokenizer, make_tokenizer
 from magister.train import checkpoint, history
@@ -169,6 +170,7 @@ def identity(config: NanoRun, tokenizer: Path, warm: Path | None) -> Identity:
         "shard size": config.shard,
         "row_length": config.row_length,
         "mixture": hashlib.sha256(repr(MIXTURE).encode()).hexdigest()[:16],
+        "phrasings": phrasebook.digest(),
         "tokenizer": _digest([tokenizer]),
         "warm weights": _digest(weights) if warm else "none",
     }
