@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 QUESTION = "What is 7 + 5?"
-LONG = "What is 91827 * 56473?"
+LONG = "What is 9876543 * 8765432?"
 """Nano thinks about it for some four hundred tokens: long enough to be interrupted."""
 FORM: dict[str, Any] = {
     "type": "object",
