@@ -6,7 +6,6 @@ place of figures. Knows neither the rows there are (`table`), nor files of resul
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -176,36 +175,48 @@ def against_products(start: Start, ask: Ask, operations: float) -> Callable[[Ben
     """A row of prefill against what the processor's products of bytes alone could deliver, measured in turn with it;
     `operations`: of a token."""
 
-    def run(bench: Bench) -> Outcome:
-        with start(bench) as worker:
+    def most(bench: Bench) -> float:
+        return machine.byte_products(bench.places, bench.pins) * bench.pins.threads
 
-            def limit(number: int) -> Sample:
-                return Sample(machine.byte_products(bench.places, bench.pins) * bench.pins.threads / operations)
+    def said(ours: float, limit: float, needed: float) -> str:
+        return f"{ours * needed / 1e9:.0f} of {limit * needed / 1e9:.0f} Gop/s"
 
-            rounds = alternate([lambda i: prefill(ask(i), worker.ask(ask(i))), limit], bench.repetitions)
-            first, second = zip(*rounds, strict=True)
-            speeds = (statistics.median(sample.value for sample in side) * operations / 1e9 for side in (first, second))
-            note = "{:.0f} of {:.0f} Gop/s".format(*speeds)
-            return Outcome(_side(worker, first), Side("AVX2's products of bytes alone", second), note)
-
-    return run
+    return _against_limit(start, ask, prefill, "AVX2's products of bytes alone", most, lambda bench: operations, said)
 
 
 def against_memory(start: Start, ask: Ask, bytes_per_token: Callable[[Bench], float]) -> Callable[[Bench], Outcome]:
     """A row of decoding against what the memory could deliver, measured in turn with it by the same threads."""
 
+    def most(bench: Bench) -> float:
+        return machine.read_bandwidth(bench.places, bench.pins)
+
+    def said(ours: float, limit: float, needed: float) -> str:
+        return f"{needed / 1e9:.2f} GB a token at {limit * needed / 1e9:.1f} GB/s"
+
+    return _against_limit(start, ask, decode, "read bandwidth", most, bytes_per_token, said)
+
+
+def _against_limit(
+    start: Start,
+    ask: Ask,
+    rate: Rate,
+    name: str,
+    most: Callable[[Bench], float],
+    per_token: Callable[[Bench], float],
+    said: Callable[[float, float, float], str],
+) -> Callable[[Bench], Outcome]:
+    """A row against `most`, what the machine does a second of what a token needs `per_token`. The note is what `said`
+    makes of our median rate, the limit's, and the need."""
+
     def run(bench: Bench) -> Outcome:
         with start(bench) as worker:
-            needed = bytes_per_token(bench)
-
-            def limit(number: int) -> Sample:
-                return Sample(machine.read_bandwidth(bench.places, bench.pins) / needed)
-
-            rounds = alternate([lambda i: decode(ask(i), worker.ask(ask(i))), limit], bench.repetitions)
+            needed = per_token(bench)
+            rounds = alternate(
+                [lambda i: rate(ask(i), worker.ask(ask(i))), lambda i: Sample(most(bench) / needed)], bench.repetitions
+            )
             first, second = zip(*rounds, strict=True)
-            speed = statistics.median(sample.value for sample in second) * needed
-            note = f"{needed / 1e9:.2f} GB a token at {speed / 1e9:.1f} GB/s"
-            return Outcome(_side(worker, first), Side("read bandwidth", second), note)
+            ours, limit = _side(worker, first), Side(name, second)
+            return Outcome(ours, limit, said(ours.median, limit.median, needed))
 
     return run
 

@@ -9,7 +9,7 @@ import sys
 import uvicorn
 import uvloop
 
-from magister.cli.http import GatheringProtocol
+from magister.cli.http import configured
 from magister.server.access import Access
 from magister.server.app import Site
 from magister.server.exchange import House
@@ -34,19 +34,8 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         sys.stdout.write(f"mock at http://127.0.0.1:{listener.getsockname()[1]}\n")
         sys.stdout.flush()
-        # As `serve` has it.
-        config = uvicorn.Config(
-            site,
-            http=GatheringProtocol,
-            loop="none",
-            lifespan="off",
-            access_log=False,
-            log_level="error",
-            server_header=False,
-            proxy_headers=False,
-        )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(uvicorn.Server(config).serve(sockets=[listener]))
+            runner.run(uvicorn.Server(configured(site)).serve(sockets=[listener]))
 
 
 if __name__ == "__main__":

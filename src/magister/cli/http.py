@@ -12,12 +12,30 @@ from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, cast
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_SECONDS = 30.0
 """In which a request's head must have arrived, from the connection's beginning or from its own first byte."""
 HEAD_BYTES = 256 * 1024
 """Of a request's head, at most."""
+
+
+def configured(site: Any, **more: Any) -> uvicorn.Config:
+    """Uvicorn as `serve` has it: this protocol, no words of its own but of our faults; `more` of its settings."""
+    return uvicorn.Config(
+        site,
+        http=GatheringProtocol,
+        loop="none",
+        lifespan="off",
+        access_log=False,
+        # Of its own lines only those are wanted that tell of our faults; clients' are answered.
+        log_config=None,
+        log_level="error",
+        server_header=False,
+        proxy_headers=False,
+        **more,
+    )
 
 
 class Gathered:

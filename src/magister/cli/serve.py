@@ -18,7 +18,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
-from magister.cli.http import GatheringProtocol
+from magister.cli.http import configured
 from magister.cli.serving import DRAIN_SECONDS, ModelOptions, opened
 from magister.server.access import LOOPBACK, Access, Keys
 from magister.server.guests import ORIGIN
@@ -100,19 +100,7 @@ async def _serve(options: ServeOptions, access: Access, listener: socket.socket,
     async with opened(options.model, options.settings, access) as site:
         (condition,) = site.look().values()
         seconds = time.perf_counter() - began
-        config = uvicorn.Config(
-            site,
-            http=GatheringProtocol,
-            loop="none",
-            lifespan="off",
-            access_log=False,
-            # Of its own lines only those are wanted that tell of our faults; clients' are answered.
-            log_config=None,
-            log_level="error",
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=int(DRAIN_SECONDS),
-        )
+        config = configured(site, timeout_graceful_shutdown=int(DRAIN_SECONDS))
         servers.append(server := uvicorn.Server(config))
         _tell(options, site.house.models.cards[0], listener, f"ready in {seconds:.1f} s, {condition.facts['kernels']}")
         await server.serve(sockets=[listener])

@@ -145,7 +145,7 @@ class CompletionTalk:
 
     def end(self) -> bytes:
         """See `Talk`."""
-        return self._writer.fail(BROKE_OFF) if self._open else self._writer.end(self._usages)
+        return self._writer.fail(BROKE_OFF) if self.broken else self._writer.end(self._usages)
 
     @property
     def broken(self) -> bool:

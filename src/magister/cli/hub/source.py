@@ -24,7 +24,7 @@ from magister.model.config_files import read_config_json, read_params_json
 from magister.model.count import count_parameters
 from magister.model.network import build, native_parameters
 from magister.model.quantize import Plan
-from magister.model.quantized_files import COMPANIONS, INDEX
+from magister.model.quantized_files import COMPANIONS, INDEX, read_index
 
 STATE = "pull.json"
 """In the folder of a pull that is under way: what was asked for, from which commit, and which shards are done."""
@@ -192,7 +192,7 @@ def bits_of(destination: Path) -> int:
     """How many bits a model that is wholly there was made with; 16 for one as published."""
     if not (destination / INDEX).is_file():
         return 16
-    return int(json.loads((destination / INDEX).read_text(encoding="utf-8"))["plan"]["bits"])
+    return int(read_index(destination)["plan"]["bits"])
 
 
 def pulled(listing: Listing, names: Iterable[str], folder: Path) -> dict[str, Any]:
