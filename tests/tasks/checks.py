@@ -26,14 +26,20 @@ def evaluate(text: str) -> Fraction:
 
 
 def retells(problem: Problem) -> None:
-    """Fails unless the sentences that the thought says again stand in the prompt, in this order."""
+    """Fails unless the sentences that the thought says again stand in the prompt, in this order.
+
+    Their blanks included: a sentence has one before it wherever it has one in the prompt, so that its tokens are the
+    same in both places.
+    """
     at = 0
     for line in problem.thinking.splitlines():
-        if line.startswith("> "):
-            parts = line[2:].split(": ")
+        if line.startswith(">"):
+            parts = line[1:].split(": ")
             heads = [": ".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
             said = next(head for head in heads if head in problem.prompt[at:])
-            at = problem.prompt.index(said, at) + len(said)
+            start = problem.prompt.index(said, at)
+            assert said.startswith(" ") or start == 0, problem
+            at = start + len(said)
 
 
 def wrong_equations(thinking: str) -> list[str]:

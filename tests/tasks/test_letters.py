@@ -39,9 +39,25 @@ def test_the_answer_is_right(problems: list[Problem]) -> None:
 def test_the_thought_spells_the_word_and_ends_in_the_answer(problems: list[Problem]) -> None:
     for problem in problems:
         lines = problem.thinking.splitlines()
-        assert lines[1].replace("-", "") == problem.operands[-1], problem
-        assert problem.answer in lines[-1].split(), problem
+        word = str(problem.operands[-1])
+        assert lines[0].split() == ([problem.kind, problem.operands[0]] if problem.kind == "count" else [problem.kind])
+        assert lines[1].split("-") == list(word), problem
+        assert _read(problem.kind, lines[-1]) == problem.answer, problem
         assert len(problem.thinking) <= checks.MOST_CHARACTERS, problem
+
+
+def _read(kind: str, line: str) -> str:
+    """The answer that stands in the last line of a thought."""
+    if kind in ("count", "length"):
+        return next(part for part in line.split() if part.isdigit())
+    if kind == "reverse":
+        return "".join(part[-1] for part in line.split())
+    return "".join(part[0] * int(part[1:]) for part in line.split() if part[1:])
+
+
+def test_a_jumbled_word_is_spelled_in_the_reply(problems: list[Problem]) -> None:
+    for problem in problems:
+        assert problem.spelled == (problem.answer if problem.kind in ("reverse", "sort") else ""), problem
 
 
 def test_lengths_tell_the_levels_apart(problems: list[Problem]) -> None:

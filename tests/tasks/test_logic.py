@@ -76,7 +76,8 @@ def _fits(fact: str, honest: dict[str, bool]) -> bool:
 def test_answers_are_the_only_ones() -> None:
     for problem in _problems(BARE):
         found = _orders(problem.prompt) if problem.kind == "order" else _assignments(problem.prompt)
-        assert found == [problem.answer], problem
+        assert len(found) == 1, problem
+        assert sorted(found[0].split(", ")) == sorted(problem.answer.split(", ")), problem
 
 
 def test_thinking_ends_in_the_answer_and_is_short() -> None:

@@ -109,7 +109,7 @@ def test_a_story_is_told_again_sentence_for_sentence() -> None:
         if problem.kind == "story":
             checks.retells(problem)
             steps = sum(isinstance(operand, str) for operand in problem.operands)
-            assert problem.thinking.count("> ") == steps + 1, problem
+            assert sum(line.startswith(">") for line in problem.thinking.splitlines()) == steps + 1, problem
 
 
 def test_grading() -> None:

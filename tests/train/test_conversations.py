@@ -11,7 +11,7 @@ from magister.tasks.family import draw
 from magister.text.render import Renderer
 from magister.text.tokenizer import Tokenizer, load_tokenizer
 from magister.train import nano
-from magister.train.conversations import DIRECT_ASKS, Conversation, ConversationSource, Turn, _training_book
+from magister.train.conversations import DIRECT_ASKS, Conversation, ConversationSource, Turn, _training_book, quoted
 from magister.train.noise import retype
 from magister.train.vocabulary import plain_words, real_ranks
 from magister.types import ChatRequest, Message, Thinking, assistant, system, user
@@ -53,13 +53,31 @@ def test_training_encodes_what_the_renderer_renders(source: ConversationSource, 
         conversation = source.draw(seed)
         if any(turn.cut and not turn.thinking for turn in conversation.turns):
             continue
-        ids = encoder.encode(conversation).ids
+        plain = replace(conversation, turns=tuple(replace(turn, spelled="") for turn in conversation.turns))
+        ids = encoder.encode(plain).ids
         told = messages(conversation)
         renderer = Renderer(tokenizer, official if conversation.official else silent)
         prompt = renderer.render(ChatRequest(messages=tuple(told[:-1]))).ids
         assert ids == (*prompt, *renderer.reply(told[-1]))
         checked += 1
     assert checked > 250
+
+
+def test_a_spelled_word_has_a_token_a_letter_and_the_same_text(tokenizer: Tokenizer) -> None:
+    encoder = nano.make_encoder(tokenizer)
+    whole = Turn("Sort the letters of stone.", "sort\ns-t-o-n-e", "The answer is **enost**.")
+    plain, spelled = (encoder.encode(Conversation((replace(whole, spelled=word),))).ids for word in ("", "enost"))
+    assert tokenizer.decode(spelled) == tokenizer.decode(plain)
+    reply = list(spelled[spelled.index(encoder.think_close) :])
+    at = reply.index(tokenizer.encode_text("e")[0])
+    assert [tokenizer.decode([token]) for token in reply[at : at + 5]] == list("enost")
+
+
+def test_a_quotation_has_the_blank_that_the_prompt_has_after_a_greeting() -> None:
+    problem = draw(FAMILIES["word_problems"], random.Random(5), 5, load_book("word_problems"), Split.TRAIN)
+    assert quoted(problem, problem.prompt) == problem.thinking
+    assert quoted(problem, problem.prompt.rstrip(".?")) == problem.thinking
+    assert quoted(problem, f"Hi! {problem.prompt}") == f"> {problem.thinking[1:]}"
 
 
 def test_only_replies_are_learned_and_no_forced_token(tokenizer: Tokenizer) -> None:

@@ -59,6 +59,7 @@ def generate(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         thinking="\n".join(lines),
         answer=answer,
         reply=state(answer, beyond=level == BEYOND),
+        spelled=answer if kind in ("reverse", "sort") else "",
     )
 
 
@@ -73,7 +74,11 @@ def grade(problem: Problem, reply: str) -> bool:
 
 
 def think(kind: str, word: str, letter: str) -> tuple[list[str], str]:
-    """The thought about `word` and the answer."""
+    """The thought about `word` and the answer.
+
+    The word itself is not said again, only spelled: with another mark before it, it would be other tokens than in
+    the question.
+    """
     spelled = "-".join(word)
     numbered = [f"{place}{one}" for place, one in enumerate(word, 1)]
     if kind == "count":
@@ -81,16 +86,14 @@ def think(kind: str, word: str, letter: str) -> tuple[list[str], str]:
         for one in word:
             seen += one == letter
             marks.append(f"{one}{seen}" if one == letter else one)
-        return [f"count {letter} in {word}", spelled, " ".join(marks), f"count {seen}"], str(seen)
+        return [f"count {letter}", spelled, " ".join(marks), f"count {seen}"], str(seen)
     if kind == "length":
-        return [f"length of {word}", spelled, " ".join(numbered), f"{len(word)} letters"], str(len(word))
+        return ["length", spelled, " ".join(numbered), f"{len(word)} letters"], str(len(word))
     if kind == "reverse":
-        turned = word[::-1]
-        lines = [f"reverse {word}", spelled, " ".join(numbered), " ".join(reversed(numbered)), "-".join(turned), turned]
-        return lines, turned
-    ordered = "".join(sorted(word))
-    groups = " ".join(f"{one}{word.count(one)}" for one in sorted(set(word)))
-    return [f"sort {word}", spelled, groups, "-".join(ordered), ordered], ordered
+        return ["reverse", spelled, " ".join(numbered), " ".join(reversed(numbered))], word[::-1]
+    # The whole alphabet, so that no step asks which of the word's letters comes next.
+    counted = " ".join(f"{one}{word.count(one) or ''}" for one in _ALPHABET)
+    return ["sort", spelled, counted], "".join(sorted(word))
 
 
 def pseudo_word(rng: random.Random, length: int) -> str:

@@ -69,39 +69,46 @@ def _order(rng: random.Random, level: int, book: Phrasebook) -> Problem:
     clues = rng.sample(range(len(people) - 1), len(people) - 1)
     ask = rng.choice(tuple(_ASKS))
     parts: list[str] = []
+    meant: list[str] = []
     operands: list[int | str] = [len(people), ask]
     for upper in clues:
         role = rng.choice(("more", "less"))
         a, b = (upper, upper + 1) if role == "more" else (upper + 1, upper)
         parts.append(book.say(rng, (theme[role],), a=people[a], b=people[b]))
+        meant.append(_named(parts[-1], "over" if role == "more" else "under", people[a], people[b]))
         operands += [upper, role]
     asked = book.say(rng, (theme[f"ask_{ask}"],))
     prompt = " ".join([*parts, asked])
+    lines = [_again(part, one, first=not place) for place, (part, one) in enumerate(zip(parts, meant, strict=True))]
+    at = clues[0]
     # A blank before every name: inside a sentence a name is another token than at the start of a line.
-    meant = [f"{people[upper]} over {people[upper + 1]}" for upper in clues]
-    lines = list(map(_again, parts, meant))
+    lines.append("down " + ", ".join(people[at:]))
+    lines.append("up " + ", ".join(people[at::-1]))
+    lines.append("line " + ", ".join(people))
     lines.append(_again(asked, ask))
-    for first, last in _growth(clues):
-        lines.append("line " + ", ".join(people[first : last + 1]))
     answer = people[_ASKS[ask]]
     lines.append(f"so {ask} {answer}")
     return _problem("order", level, tuple(operands), prompt, lines, answer)
 
 
-def _again(sentence: str, meant: str) -> str:
-    """A sentence said again and what it means: read off right behind it, with no clue lost or taken twice."""
-    return f"> {sentence.strip().rstrip('.?')}: {meant}"
+def _again(sentence: str, meant: str, *, first: bool = False) -> str:
+    """A sentence said again and what it means: read off right behind it, with no clue lost or taken twice.
+
+    The puzzle's `first` words have no blank before them there, and so have none here: they are the same tokens.
+    """
+    return f">{'' if first else ' '}{sentence.strip().rstrip('.?')}: {meant}"
 
 
-def _growth(clues: list[int]) -> list[tuple[int, int]]:
-    """The chain after each clue is joined to it, downwards to the end, then upwards to the top."""
-    first = last = clues[0]
-    chains = [(first, last := last + 1)]
-    while last < len(clues):
-        chains.append((first, last := last + 1))
-    while first > 0:
-        chains.append((first := first - 1, last))
-    return chains
+def _named(sentence: str, link: str, a: str, b: str) -> str:
+    """`a over b`, or `b under a` where the sentence names b first: names are copied in the order they stand in."""
+    turned = {"over": "under", "under": "over"}
+    return f"{a} {link} {b}" if _place(sentence, a) < _place(sentence, b) else f"{b} {turned.get(link, link)} {a}"
+
+
+def _place(sentence: str, name: str) -> int:
+    found = re.search(rf"\b{re.escape(name)}\b", sentence)
+    assert found is not None
+    return found.start()
 
 
 def _truth(rng: random.Random, level: int, book: Phrasebook) -> Problem:
@@ -119,7 +126,10 @@ def _truth(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         )
         for statement in statements
     ]
-    meant = [f"{people[by]}: {people[about]} {_word(honest)}" for by, about, honest in statements]
+    meant = [
+        _named(part, "like" if honest else "unlike", people[by], people[about])
+        for part, (by, about, honest) in zip(said, statements, strict=True)
+    ]
     fact = f"{people[anchor]} {_word(truths[anchor])}"
     early = rng.random() < 0.5
     body = [known, *said] if early else [*said, known]
@@ -128,9 +138,9 @@ def _truth(rng: random.Random, level: int, book: Phrasebook) -> Problem:
     for statement in statements:
         operands += [statement.by, statement.about, _word(statement.honest)]
     lines = list(map(_again, body, [fact, *meant] if early else [*meant, fact]))
-    lines += _deductions(people, truths, statements, anchor)
-    lines.append("all " + ", ".join(f"{name} {_word(truth)}" for name, truth in zip(people, truths, strict=True)))
-    answer = ", ".join(name for name, truth in zip(people, truths, strict=True) if truth) or NOBODY
+    deduced, order = _deductions(people, truths, statements, meant, anchor)
+    lines += deduced
+    answer = ", ".join(people[one] for one in order if truths[one]) or NOBODY
     lines.append(f"so truth {answer}")
     return _problem("truth", level, tuple(operands), prompt, lines, answer)
 
@@ -150,18 +160,21 @@ def _statements(rng: random.Random, truths: list[bool], extra: int) -> list[_Sta
     return [_Statement(a, b, truths[a] == truths[b]) for a, b in pairs]
 
 
-def _deductions(people: list[str], truths: list[bool], statements: list[_Statement], anchor: int) -> list[str]:
-    """One line for each person found out, from the known one outwards."""
-    lines, known = [], {anchor}
+def _deductions(
+    people: list[str], truths: list[bool], statements: list[_Statement], meant: list[str], anchor: int
+) -> tuple[list[str], list[int]]:
+    """One line for each person found out, from the known one outwards, and the order they are found in.
+
+    Who calls somebody honest is like them, who calls them a liar is unlike them, whoever of the two lies.
+    """
+    lines, known = [], [anchor]
     while len(known) < len(people):
-        by, about, honest = next(s for s in statements if (s.by in known) != (s.about in known))
+        place = next(place for place, one in enumerate(statements) if (one.by in known) != (one.about in known))
+        by, about, _ = statements[place]
         old, new = (by, about) if by in known else (about, by)
-        known.add(new)
-        lines.append(
-            f"as {people[old]} {_word(truths[old])}, {people[by]} says {people[about]} {_word(honest)}, "
-            f"so {people[new]} {_word(truths[new])}"
-        )
-    return lines
+        known.append(new)
+        lines.append(f"{people[old]} {_word(truths[old])}, {meant[place]}: {people[new]} {_word(truths[new])}")
+    return lines, known
 
 
 def _word(truth: bool) -> str:

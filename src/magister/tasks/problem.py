@@ -46,6 +46,8 @@ class Problem:
     """The canonical answer, what `grade` compares with."""
     reply: str
     """The text shown after the thought; contains the answer in bold."""
+    spelled: str = ""
+    """What of the reply is learned with a token a letter: nobody could foresee which longer ones a jumble has."""
 
 
 def is_held_out(family: str, kind: str, operands: tuple[int | str, ...]) -> bool:

@@ -53,21 +53,12 @@ class _Step(NamedTuple):
         return _LABELS[self.code].format(*self.numbers)
 
 
-class _Told(NamedTuple):
-    """A problem of one of the whole kinds: its slots in order, its thought and its result."""
-
-    slots: dict[str, int]
-    thinking: str
-    result: int
-
-
 def generate(rng: random.Random, level: int, book: Phrasebook) -> Problem:
     """A story of level + 1 steps, or at levels 1 to 3 and beyond one of the whole kinds."""
     for _ in range(_TRIES):
         whole = level in (BEYOND, 1, 2, 3) and rng.random() < 0.35
         if whole:
-            problem = _whole(rng, level, book)
-            length = len(problem.thinking)
+            problem, length = _whole(rng, level, book)
         else:
             problem, length = _story(rng, level, book)
         if length <= LONGEST:
@@ -92,25 +83,27 @@ def _story(rng: random.Random, level: int, book: Phrasebook) -> tuple[Problem, i
     start = total = rng.randint(max(2, 10 ** (size - 1)), 10**size - 1)
     with_other = rng.random() < 0.25
     steps: list[_Step] = []
-    lines: list[str] = []
+    length = 0
     for _ in range(count - with_other):
         step = _pick(rng, total, size, limit)
         text, total = _carry_out(step, total)
         steps.append(step)
-        lines.append(text)
+        length += len(text)
     name, other = book.sample(rng, "names", 2)
     item = book.word(rng, "nouns")
     parts = [book.phrase(rng, "open", name=name, n=start, item=item)]
     for step in steps:
         slots = dict(zip(_SLOTS[step.code], step.numbers, strict=True))
         parts.append(book.phrase(rng, step.code, name=name, item=item, **slots))
+    told = _told_again(steps, parts[1:], start)
     if with_other:
         step = _pick_other(rng, total, size)
         work = (digits.add if step.code == "other_more" else digits.subtract)(total, step.numbers[0])
         both = digits.add(total, work.result)
         parts.append(book.phrase(rng, step.code, other=other, name=name, n=step.numbers[0], item=item))
         parts.append(book.phrase(rng, "ask_both", name=name, other=other, item=item))
-        lines += [work.text, f"both: {both.text}"]
+        told.append((step.label, f"{work.text}\nboth: {both.text}"))
+        length += len(told[-1][1]) - 1
         steps.append(step)
         total = both.result
     else:
@@ -118,19 +111,33 @@ def _story(rng: random.Random, level: int, book: Phrasebook) -> tuple[Problem, i
     operands: list[int | str] = [start]
     for step in steps:
         operands += [step.code, *step.numbers]
-    thinking = "\n".join(_retold(parts, [f"start {start}", *(step.label for step in steps)], lines))
-    return _problem("story", level, tuple(operands), " ".join(parts), thinking, total), sum(map(len, lines))
+    # Only the first sentence has no blank before it, as in the story: its first word is then the same token.
+    lines = [_again(parts[0], f"start {start}")]
+    for part, (label, text) in zip(parts[1:], told, strict=False):
+        lines += [_again(f" {part}", label), text]
+    return _problem("story", level, tuple(operands), " ".join(parts), "\n".join(lines), total), length
 
 
-def _retold(parts: list[str], labels: list[str], lines: list[str]) -> list[str]:
-    """Each sentence again, what it says of the amount, and what comes of it.
+def _told_again(steps: list[_Step], parts: list[str], amount: int) -> list[tuple[str, str]]:
+    """What each sentence says of the amount, its numbers in the order it mentions them in, and what comes of it."""
+    told = []
+    for step, part in zip(steps, parts, strict=True):
+        mentioned = step._replace(numbers=_as_mentioned(part, step.numbers))
+        text, amount = _carry_out(mentioned, amount)
+        told.append((mentioned.label, text))
+    return told
 
-    The sentence is said again so that what it means is read off right behind it, and no sentence is lost or
-    taken twice. With a mark and a blank before it, its first word is the same token as inside the story.
-    """
-    told = [f"> {part.strip().rstrip('.')}: {label}" for part, label in zip(parts, labels, strict=False)]
-    work = iter(lines)
-    return [told[0], *(line for one in told[1:] for line in (one, next(work))), *work]
+
+def _again(sentence: str, label: str) -> str:
+    """A sentence said again, so that what it means is read off right behind it, and none is lost or taken twice."""
+    return f">{sentence.rstrip().rstrip('.')}: {label}"
+
+
+def _as_mentioned(sentence: str, numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """The numbers in the order the sentence mentions them in: so they are copied, and only then understood."""
+    places = {number: re.search(rf"(?<!\d){number}(?!\d)", sentence) for number in numbers}
+    found = {number: match.start() for number, match in places.items() if match}
+    return tuple(sorted(numbers, key=lambda number: found[number])) if len(found) == len(places) else numbers
 
 
 def _shape(rng: random.Random, level: int) -> tuple[int, int, int]:
@@ -199,9 +206,11 @@ def _carry_out(step: _Step, total: int) -> tuple[str, int]:
     return work.text, work.result
 
 
-def _whole(rng: random.Random, level: int, book: Phrasebook) -> Problem:
+def _whole(rng: random.Random, level: int, book: Phrasebook) -> tuple[Problem, int]:
+    """The problem, and how many characters its computations take in the order its operands are drawn in."""
     kind = rng.choice(WHOLE)
-    told = {"shop": _shop, "two_prices": _two_prices, "travel": _travel, "work": _work, "pool": _pool}[kind](rng, level)
+    draw, think = _KINDS[kind]
+    slots = draw(rng, level)
     words: dict[str, object] = {"name": "", "item": ""}
     words["name"], other = book.sample(rng, "names", 2)
     words["item"], item2 = book.sample(rng, "nouns", 2)
@@ -211,8 +220,9 @@ def _whole(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         words["other"] = other
     elif kind == "travel":
         del words["item"]
-    prompt = book.phrase(rng, kind, **words, **told.slots)
-    return _problem(kind, level, tuple(told.slots.values()), prompt, told.thinking, told.result)
+    prompt = book.phrase(rng, kind, **words, **slots)
+    thinking, total = think(slots, prompt)
+    return _problem(kind, level, tuple(slots.values()), prompt, thinking, total), len(think(slots, "")[0])
 
 
 def _price(rng: random.Random, level: int, k: int, most: int) -> int:
@@ -222,51 +232,81 @@ def _price(rng: random.Random, level: int, k: int, most: int) -> int:
     return _number(rng, level, most // k)
 
 
-def _shop(rng: random.Random, level: int) -> _Told:
+def _shop(rng: random.Random, level: int) -> dict[str, int]:
     k = rng.randint(2, 9)
     p = _price(rng, level, k, 900)
-    cost = digits.multiply(k, p)
-    pay = cost.result + _number(rng, max(1, level), max(9, 999 - cost.result))
-    change = digits.subtract(pay, cost.result)
-    thinking = f"change {pay}-{k}*{p}\n{cost.text}\n{change.text}"
-    return _Told({"k": k, "p": p, "pay": pay}, thinking, change.result)
+    return {"k": k, "p": p, "pay": k * p + _number(rng, max(1, level), max(9, 999 - k * p))}
 
 
-def _two_prices(rng: random.Random, level: int) -> _Told:
+def _think_shop(slots: dict[str, int], prompt: str) -> tuple[str, int]:
+    first, second = _as_mentioned(prompt, (slots["k"], slots["p"]))
+    cost = digits.multiply(first, second)
+    change = digits.subtract(slots["pay"], cost.result)
+    return f"change {slots['pay']}-{first}*{second}\n{cost.text}\n{change.text}", change.result
+
+
+def _two_prices(rng: random.Random, level: int) -> dict[str, int]:
     k, j = rng.randint(2, 9), rng.randint(2, 9)
-    p, q = _price(rng, level, k, 499), _price(rng, level, j, 499)
-    first, second = digits.multiply(k, p), digits.multiply(j, q)
+    return {"k": k, "p": _price(rng, level, k, 499), "j": j, "q": _price(rng, level, j, 499)}
+
+
+def _think_two_prices(slots: dict[str, int], prompt: str) -> tuple[str, int]:
+    pairs = [_as_mentioned(prompt, pair) for pair in ((slots["k"], slots["p"]), (slots["j"], slots["q"]))]
+    first, second = (digits.multiply(*pair) for pair in pairs)
     total = digits.add(first.result, second.result)
-    thinking = f"cost {k}*{p}+{j}*{q}\n{first.text}\n{second.text}\n{total.text}"
-    return _Told({"k": k, "p": p, "j": j, "q": q}, thinking, total.result)
+    plan = "+".join(f"{a}*{b}" for a, b in pairs)
+    return f"cost {plan}\n{first.text}\n{second.text}\n{total.text}", total.result
 
 
-def _travel(rng: random.Random, level: int) -> _Told:
+def _travel(rng: random.Random, level: int) -> dict[str, int]:
     t = rng.randint(2, 9)
     v = rng.randint(3, 12) if level == 1 else rng.randint(10, 99 if level == 2 else 109)
     d = rng.randint(10_000, 99_999) if level == BEYOND else _number(rng, level, 999 - v * t)
-    way = digits.multiply(v, t)
-    total = digits.add(way.result, d)
-    return _Told({"v": v, "t": t, "d": d}, f"distance {v}*{t}+{d}\n{way.text}\n{total.text}", total.result)
+    return {"v": v, "t": t, "d": d}
 
 
-def _work(rng: random.Random, level: int) -> _Told:
+def _think_travel(slots: dict[str, int], prompt: str) -> tuple[str, int]:
+    first, second = _as_mentioned(prompt, (slots["v"], slots["t"]))
+    way = digits.multiply(first, second)
+    total = digits.add(way.result, slots["d"])
+    return f"distance {first}*{second}+{slots['d']}\n{way.text}\n{total.text}", total.result
+
+
+def _work(rng: random.Random, level: int) -> dict[str, int]:
     k = rng.randint(2, 9)
     n = _price(rng, level, k, 999)
-    made = digits.multiply(n, k)
-    d = _number(rng, max(1, level), made.result - 1)
-    good = digits.subtract(made.result, d)
-    return _Told({"n": n, "k": k, "d": d}, f"good {n}*{k}-{d}\n{made.text}\n{good.text}", good.result)
+    return {"n": n, "k": k, "d": _number(rng, max(1, level), n * k - 1)}
 
 
-def _pool(rng: random.Random, level: int) -> _Told:
+def _think_work(slots: dict[str, int], prompt: str) -> tuple[str, int]:
+    first, second = _as_mentioned(prompt, (slots["n"], slots["k"]))
+    made = digits.multiply(first, second)
+    good = digits.subtract(made.result, slots["d"])
+    return f"good {first}*{second}-{slots['d']}\n{made.text}\n{good.text}", good.result
+
+
+def _pool(rng: random.Random, level: int) -> dict[str, int]:
     k = rng.randint(2, 9)
     each = rng.randint(20_000, 99_999) // k if level == BEYOND else max(2, _price(rng, level, k, 999))
     a = rng.randint(10_000, k * each - 2) if level == BEYOND else rng.randint(2, k * each - 2)
-    b = k * each - a
-    both = digits.add(a, b)
-    share = digits.divide(both.result, k)
-    return _Told({"a": a, "b": b, "k": k}, f"each ({a}+{b})/{k}\n{both.text}\n{share.text}", share.result)
+    return {"a": a, "b": k * each - a, "k": k}
+
+
+def _think_pool(slots: dict[str, int], prompt: str) -> tuple[str, int]:
+    first, second = _as_mentioned(prompt, (slots["a"], slots["b"]))
+    both = digits.add(first, second)
+    share = digits.divide(both.result, slots["k"])
+    return f"each ({first}+{second})/{slots['k']}\n{both.text}\n{share.text}", share.result
+
+
+_KINDS = {
+    "shop": (_shop, _think_shop),
+    "two_prices": (_two_prices, _think_two_prices),
+    "travel": (_travel, _think_travel),
+    "work": (_work, _think_work),
+    "pool": (_pool, _think_pool),
+}
+"""Of each kind told whole: its slots drawn, and its thought and result."""
 
 
 def _problem(kind: str, level: int, operands: tuple[int | str, ...], prompt: str, thinking: str, total: int) -> Problem:

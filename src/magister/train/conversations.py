@@ -25,6 +25,8 @@ class Turn:
     reply: str
     cut: bool = False
     """The thought was cut short: its end is forced, not learned."""
+    spelled: str = ""
+    """What of the reply has a token a letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +114,16 @@ class ConversationSource:
         prompt = problem.prompt
         if rng.random() < mixture.noise:
             prompt = retype(rng, prompt, careful=problem.family in CAREFUL)
-        if not problem.thinking:
+        thinking, spelled = quoted(problem, prompt), problem.spelled
+        if not thinking:
             return Turn(prompt, "", problem.reply)
         if problem.level == 1 and rng.random() < mixture.direct:
-            return Turn(prompt + rng.choice(DIRECT_ASKS), "", problem.reply)
+            return Turn(prompt + rng.choice(DIRECT_ASKS), "", problem.reply, spelled=spelled)
         if rng.random() < mixture.cut:
-            lines = problem.thinking.split("\n")
+            lines = thinking.split("\n")
             kept = "\n".join(lines[: rng.randint(0, len(lines) - 1)])
-            return Turn(prompt, kept, problem.reply, cut=True)
-        return Turn(prompt, problem.thinking, problem.reply)
+            return Turn(prompt, kept, problem.reply, cut=True, spelled=spelled)
+        return Turn(prompt, thinking, problem.reply, spelled=spelled)
 
     def _problem(self, rng: random.Random) -> Problem:
         name = rng.choices(self._names, self._weights)[0]
@@ -128,6 +131,17 @@ class ConversationSource:
         if name not in HONEST and rng.random() < self._mixture.beyond:
             level = BEYOND
         return draw(FAMILIES[name], rng, level, self._books[name], Split.TRAIN)
+
+
+def quoted(problem: Problem, prompt: str) -> str:
+    """The thought as it quotes `prompt`, the problem's as somebody typed it.
+
+    A thought quotes the question's first words without a blank before them, as they stand there and in the same
+    tokens; after a greeting they have one.
+    """
+    thinking = problem.thinking
+    moved = thinking.startswith(">") and not thinking.startswith("> ") and not prompt.startswith(thinking[1:6])
+    return f"> {thinking[1:]}" if moved else thinking
 
 
 CAREFUL = frozenset({"letters", "logic", "units", "equations", "word_problems"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from magister.train.conversations import Conversation
+from magister.train.conversations import Conversation, Turn
 from magister.train.packing import Sequence
 
 
@@ -51,5 +51,11 @@ class Encoder:
             if turn.thinking or turn.cut:
                 put([self.think_open, *self.text(turn.thinking)], True)
                 put([self.think_close], not turn.cut)
-            put([*self.text(turn.reply), self.end], True)
+            put([*self._reply(turn), self.end], True)
         return Sequence(tuple(ids), tuple(learn))
+
+    def _reply(self, turn: Turn) -> list[int]:
+        if not turn.spelled:
+            return self.text(turn.reply)
+        before, spelled, after = turn.reply.rpartition(turn.spelled)
+        return [*self.text(before), *(id_ for letter in spelled for id_ in self.text(letter)), *self.text(after)]

@@ -50,22 +50,22 @@ DECODER = DecoderConfig(
 
 MIXTURE = Mixture(
     families=(
-        ("arithmetic", 0.18),
+        ("arithmetic", 0.15),
         ("word_problems", 0.10),
-        ("equations", 0.15),
-        ("fractions", 0.10),
-        ("numbers", 0.07),
-        ("sequences", 0.05),
-        ("dates", 0.06),
-        ("units", 0.05),
-        ("letters", 0.08),
-        ("logic", 0.03),
-        ("countdown", 0.02),
+        ("equations", 0.13),
+        ("fractions", 0.09),
+        ("numbers", 0.06),
+        ("sequences", 0.06),
+        ("dates", 0.08),
+        ("units", 0.06),
+        ("letters", 0.10),
+        ("logic", 0.06),
+        ("countdown", 0.04),
         ("geometry", 0.04),
         ("greeting", 0.02),
         ("other", 0.05),
     ),
-    drills=0.2,
+    drills=0.15,
 )
 
 CARD = {
