@@ -6,6 +6,7 @@ import random
 import re
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 
 from tests.tasks import branches, checks
 
@@ -75,6 +76,25 @@ def test_thinking_is_true_and_short() -> None:
         assert len(problem.thinking) <= 450, problem
         last = problem.thinking.splitlines()[-1]
         assert last.endswith(problem.answer), problem
+
+
+def test_what_is_said_of_the_calendar_is_true() -> None:
+    for problem in _problems(BARE):
+        lines = problem.thinking.splitlines()
+        for before, line in pairwise(lines):
+            if line in ("leap", "not leap"):
+                assert ("remainder" in before) == (line == "not leap"), problem
+        if problem.kind == "days_between" and problem.level != BEYOND:
+            said = re.findall(r"([A-Z][a-z]+) (\d+)", lines[1])
+            assert [month for month, _ in said] == re.findall(r"[A-Z][a-z]+", problem.prompt), problem
+            for month, days in said:
+                assert _read(f"1 {month} 2023").timetuple().tm_yday - 1 == int(days), problem
+        if problem.kind.startswith("weekday"):
+            day, *counted = re.split(r" [+-]\d+ ?", lines[-1])
+            assert re.findall(r" ([+-])(\d+)", lines[-1]) == [
+                (lines[0].split()[2][0], str(count)) for count in range(1, len(counted) + 1)
+            ], problem
+            assert day == lines[0].split()[1], problem
 
 
 def test_levels() -> None:

@@ -9,7 +9,8 @@ from fractions import Fraction
 
 from tests.tasks import checks
 
-from magister.tasks import equations
+from magister.tasks import equations, equations_system
+from magister.tasks.equations_system import System
 from magister.tasks.phrasebook import Phrasebook, load_book
 from magister.tasks.problem import BEYOND, BEYOND_WARNING, Problem, state
 
@@ -67,6 +68,35 @@ def test_every_line_of_the_thought_keeps_the_solution() -> None:
         for line in problem.thinking.splitlines()[1:]:
             if re.fullmatch(rf"[\d{letters}+\-*/()=]+", line) and re.search(f"[{letters}]", line):
                 assert _gap(line, values) == 0, (problem, line)
+
+
+def test_one_thought_for_what_is_shown() -> None:
+    thoughts: dict[str, str] = {}
+    for problem in _problems(BARE, 1500):
+        assert thoughts.setdefault(re.sub(r"[ *·×]", "", problem.prompt), problem.thinking) == problem.thinking, problem
+
+
+def test_what_is_given_as_solved_goes_one_way_whatever_the_row() -> None:
+    rows = [
+        System(first=(sign * -3, sign, sign * 19), second=(1, 2, -4), x=-6, y=1, solved=(True, False))
+        for sign in (1, -1)
+    ]
+    first, second = (equations_system.work_out(system, ("x", "y")) for system in rows)
+    assert first == second
+    assert first.splitlines()[:2] == ["Solve y=3x+19; x+2y=-4", "-3x+y=19; x+2y=-4"]
+
+
+def test_a_system_always_removes_the_second_letter() -> None:
+    for problem in _problems(BARE):
+        if problem.kind == "system":
+            line = next(line for line in problem.thinking.splitlines() if line.startswith("remove "))
+            match = re.fullmatch(
+                r"remove ([+-]\d+)(.), ([+-]\d+)\2: row 1 times (\d) (plus|minus) row 2 times (\d)", line
+            )
+            assert match, problem
+            first, second = int(match[1]) * int(match[4]), int(match[3]) * int(match[6])
+            assert first == (second if match[5] == "minus" else -second), problem
+            assert match[2] == problem.answer.split(", ")[1][0]
 
 
 def test_grade_takes_the_reply_and_no_other_value() -> None:

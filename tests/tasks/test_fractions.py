@@ -73,6 +73,19 @@ def test_thoughts_are_true_and_short() -> None:
         assert problem.thinking.splitlines()[-1].endswith(f"={problem.answer}"), problem
 
 
+def test_a_sum_goes_over_the_common_divisor_of_the_bottoms() -> None:
+    for problem in _problems(BARE):
+        if problem.kind == "calc" and problem.operands[2] in ("+", "-"):
+            a, b, sign, c, d = problem.operands
+            lines = problem.thinking.splitlines()
+            assert lines[:2] == [f"{a}/{b}{sign}{c}/{d}", f"gcd {b} {d}" + ("=1" if d == 1 else "")], problem
+            common = gcd(int(b), int(d))
+            assert f"{b}/{common}={int(b) // common}" in lines
+            assert f"{d}/{common}={int(d) // common}" in lines
+            top = int(a) * int(d) // common + int(c) * int(b) // common * (1 if sign == "+" else -1)
+            assert f"{top}/{int(b) * int(d) // common}" in lines, problem
+
+
 def test_grade_takes_the_reply_and_no_other_value() -> None:
     for problem in _problems(load_book("fractions"), 100):
         assert problem.reply.startswith(BEYOND_WARNING) == (problem.level == BEYOND)

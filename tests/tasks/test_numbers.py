@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from dataclasses import replace
 
 from tests.tasks import checks
@@ -125,9 +126,25 @@ def test_euclid_on_small_numbers() -> None:
     for a in range(1, 40):
         for b in range(1, 40):
             assert numbers_euclid.gcd(a, b).result == math.gcd(a, b)
+            assert not checks.wrong_equations(numbers_euclid.gcd(a, b).text)
             work = numbers_euclid.lcm(a, b)
             assert work.result == math.lcm(a, b)
             assert not checks.wrong_equations(work.text)
+
+
+def test_rounds_of_euclid_keep_the_divisor_and_take_one_digit_of_a_quotient() -> None:
+    rng = random.Random(7)
+    for _ in range(2000):
+        a, b = rng.randint(1, 999), rng.randint(1, 999)
+        lines = numbers_euclid.gcd(a, b).text.splitlines()
+        pairs = [tuple(map(int, line.split("=")[0].split()[1:])) for line in lines if line.startswith("gcd ")]
+        assert pairs[0] == (a, b)
+        assert all(math.gcd(*pair) == math.gcd(a, b) for pair in pairs)
+        assert lines[-1] == f"gcd {pairs[-1][0]} {pairs[-1][1]}={math.gcd(a, b)}"
+        if all(max(pair) < 100 * min(pair) for pair in pairs[:-1]):
+            products = [line for line in lines if re.fullmatch(r"\d+\*\d+=\d+", line)]
+            assert all(re.match(r"\d+\*\d0?=", line) for line in products), lines
+            assert not any("/" in line for line in lines), lines
 
 
 def test_same_seed_gives_the_same_problem() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from fractions import Fraction
 from itertools import pairwise
 
@@ -66,6 +67,24 @@ def test_thinking_is_true_and_short() -> None:
         assert not checks.wrong_equations(problem.thinking), problem
         assert len(problem.thinking) <= 450, problem
         assert problem.thinking.endswith(f"={problem.answer}"), problem
+
+
+def test_every_decision_follows_from_what_is_written() -> None:
+    for problem in _problems(BARE, 200):
+        seen: set[int] = set()
+        for line in problem.thinking.splitlines():
+            step = re.fullmatch(r"-?\d+-\(?-?\d+\)?=(-?\d+)( same| not same)?", line)
+            if step is not None:
+                value, judged = int(step[1]), step[2]
+                assert judged is None or (value in seen) == (judged == " same"), (line, problem)
+                seen = {value} if judged == " not same" else seen | {value}
+            ratio = re.fullmatch(r"\d+\*(\d)\+(\d+)=\d+( no)?", line)
+            if ratio is not None:
+                assert (ratio[3] is None) == (ratio[2] == "0" and int(ratio[1]) > 1), (line, problem)
+            if line.startswith(("differences", "two")):
+                seen = set()
+            if re.fullmatch(r"all [+-]\d+", line):
+                assert int(line[4:]) in seen, (line, problem)
 
 
 def test_levels() -> None:

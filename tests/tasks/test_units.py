@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from fractions import Fraction
 
 import pytest
@@ -48,6 +49,22 @@ def test_every_step_is_true_and_short(problems: list[Problem]) -> None:
             if "." in line and "=" in line and " " not in line and ":" not in line:
                 values = {decimal(term) for term in line.split("|")[0].split("=")}
                 assert len(values) == 1 or "|" in line, line
+
+
+def test_the_quantities_of_a_sum_are_taken_in_the_order_of_the_prompt(problems: list[Problem]) -> None:
+    for problem in problems:
+        if problem.kind == "sum":
+            first, second = (f"{problem.operands[at]} {problem.operands[at + 1]}" for at in (0, 2))
+            header, *lines = problem.thinking.splitlines()
+            named = header.rsplit(" in ", 1)[0].split(" + ")
+            singular = {first.removesuffix("s"), second.removesuffix("s"), first, second}
+            assert set(named) <= singular, problem
+            assert lines.index(named[0]) <= lines.index(named[1]), problem
+            places = [re.search(rf"(?<![\d.]){re.escape(one.split()[0])}(?!\d|\.\d)", problem.prompt) for one in named]
+            assert places[0] is not None, problem
+            assert places[1] is not None, problem
+            if named[0].split()[0] != named[1].split()[0]:
+                assert places[0].start() < places[1].start(), problem
 
 
 def decimal(term: str) -> Fraction:

@@ -1,7 +1,8 @@
 """Reaching a target with every given number exactly once and + - * /.
 
-The thought is a search with its dead ends (`countdown_search`); expressions are read exactly, by a
-small parser. Knows nothing of the closest miss: every problem has a solution.
+The thought tries all orders (`countdown_think`); another search (`countdown_search`) says which problems are short
+enough to ask. Expressions are read exactly, by a small parser. Knows nothing of the closest miss: every problem has
+a solution.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from fractions import Fraction
 
 from magister.answers import extract
 from magister.tasks.countdown_search import Term, combine, number, search, state_of
+from magister.tasks.countdown_think import think
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
 
@@ -21,7 +23,8 @@ LEVELS = 4
 _LARGE = (25, 50, 75, 100)
 _LARGE_SHARE = 0.15
 _TRIES = 200
-_MOST_CHARACTERS = 700
+_MOST_SEARCHED = 700
+_MOST_THOUGHT = 820
 _MOST_EXPRESSION = 200
 _TOKEN = re.compile(r"\d+|[-+*/()]")
 
@@ -111,7 +114,7 @@ class _Reader:
 
 
 def _draw(rng: random.Random, level: int) -> tuple[list[int], int, str, str]:
-    """Numbers, target, thought and solution; a plain sum where no try gives a short thought."""
+    """Numbers, target, thought and solution; a plain sum where no try gives a short search."""
     limit = 999 if level == BEYOND else 200
     for _ in range(_TRIES):
         count = rng.randint(5, 6) if level == BEYOND else 3 if level <= 2 else 4
@@ -127,16 +130,25 @@ def _draw(rng: random.Random, level: int) -> tuple[list[int], int, str, str]:
             terms, line = _merge(terms, operator, i, j, target, limit)
             lines.append(line)
         found = search(rng, terms, target, limit)
-        if found is None:
+        if found is None or len("\n".join([*lines, *found.lines])) > _MOST_SEARCHED:
             continue
-        lines += [line for block in found.tries for line in block] + found.path
-        thinking = "\n".join(lines)
-        if len(thinking) <= _MOST_CHARACTERS:
-            return numbers, target, thinking, found.term.text
+        merged = "\n".join(lines).replace(": ", "\n")
+        thinking, solution = _thought(terms, target, limit, found.term)
+        return numbers, target, merged.removesuffix(state_of(terms, target)) + thinking, solution.text
     count = 5 if level == BEYOND else 3 if level <= 2 else 4
     numbers = [rng.randint(1, 10) for _ in range(count)]
     text = "+".join(map(str, numbers))
     return numbers, sum(numbers), f"{text}={sum(numbers)}", text
+
+
+def _thought(terms: list[Term], target: int, limit: int, known: Term) -> tuple[str, Term]:
+    """The thought and its solution, `known` where the orders give none or make the thought too long."""
+    thought = think(terms, target, limit)
+    thinking = "\n".join(thought.lines)
+    if thought.term is not None and len(thinking) <= _MOST_THOUGHT:
+        return thinking, thought.term
+    tried = thinking if len(thinking) <= _MOST_THOUGHT else state_of(terms, target)
+    return f"{tried}\n{known.text}={target}", known
 
 
 def _number(rng: random.Random, level: int) -> int:

@@ -1,4 +1,7 @@
-"""The search behind a countdown problem, written as a reader can follow it: tries, dead ends, solution.
+"""A search that finds a solution of a countdown problem: tries, dead ends, solution.
+
+Its length decides which problems are asked (`countdown`), so a change here changes the problems; the thought that is
+shown is another (`countdown_think`).
 
 Every step leaves a smaller problem of the same sort: one number is stripped off the target
 (`51-25=26: 3,5,7 to 26`) or two numbers become one (`3*5=15: 7,25,15 to 51`). Two numbers are
@@ -29,6 +32,11 @@ class Found(NamedTuple):
     path: list[str]
     term: Term
 
+    @property
+    def lines(self) -> list[str]:
+        """The tries and then the path."""
+        return [*(line for block in self.tries for line in block), *self.path]
+
 
 _RANKS = {"+": 1, "-": 1, "*": 2, "/": 2}
 _TRIES_ASIDE = 2
@@ -56,8 +64,7 @@ def combine(operator: str, a: Term, b: Term, limit: int) -> Term | None:
 def search(rng: random.Random, terms: list[Term], target: int, limit: int) -> Found | None:
     """A solution for three or four terms, and in order the tries that fail before it.
 
-    Of three terms every try is shown: what comes next then follows from what was tried, which a network can learn,
-    while a choice at random among the tries can only be guessed. Of four, some of the dead ends of the first step.
+    Of three terms every try is kept; of four, some of the dead ends of the first step.
     """
     if len(terms) == 3:
         return _search_three(terms, target, limit)

@@ -27,6 +27,8 @@ MONTHS = (
     "December",
 )
 _LENGTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_BEFORE = tuple(sum(_LENGTHS[:month]) for month in range(12))
+"""How many days a year that is no leap year has before each month."""
 
 
 class Thought(NamedTuple):
@@ -55,16 +57,18 @@ def span(minutes: int) -> str:
 
 def weekday(day: str, n: int, sign: int) -> Thought:
     """The weekday `n` days after (`sign` 1) or before (-1) `day`: the remainder of n by 7, counted on."""
-    lines = [f"{day} {'+' if sign > 0 else '-'}{n}", digits.divide(n, 7).text]
+    mark = "+" if sign > 0 else "-"
+    lines = [f"{_way(sign)} {day} {mark}{n}", _by_seven(n)]
     place, left = DAYS.index(day), n % 7
     counted = [DAYS[(place + sign * count) % 7] for count in range(1, left + 1)]
-    lines.append(", ".join(f"{count} {name}" for count, name in enumerate(counted, 1)) or f"0 left: {day}")
+    # The sign stands before every count, so that each day follows from what is just before it.
+    lines.append(" ".join([day, *(f"{mark}{count} {name}" for count, name in enumerate(counted, 1))]))
     return Thought("\n".join(lines), counted[-1] if counted else day)
 
 
 def later(start: date, n: int, lines: list[str] | None = None) -> Thought:
     """The date n days later: what is left of each month is taken off until the rest fits."""
-    lines = [f"{show(start)} +{n}"] if lines is None else lines
+    lines = [f"{_way(1)} {show(start)} +{n}"] if lines is None else lines
     year, month, left = start.year, start.month, n
     length = _length(lines, month, year)
     lines.append(f"{length}-{start.day}={length - start.day}")
@@ -84,7 +88,7 @@ def later(start: date, n: int, lines: list[str] | None = None) -> Thought:
 
 def earlier(start: date, n: int, lines: list[str] | None = None) -> Thought:
     """The date n days earlier: back to the end of the month before, then month by month."""
-    lines = [f"{show(start)} -{n}"] if lines is None else lines
+    lines = [f"{_way(-1)} {show(start)} -{n}"] if lines is None else lines
     year, month, day, left = start.year, start.month, start.day, n
     while left >= day:
         lines.append(f"{left}>={day}")
@@ -99,15 +103,25 @@ def earlier(start: date, n: int, lines: list[str] | None = None) -> Thought:
 
 
 def between(first: date, second: date) -> Thought:
-    """Days between two dates of one year: 30 a month, what the months have more or less, then the days."""
-    lines = [f"{show(first)} to {show(second)}"]
-    total = _within_year(first, second, lines)
-    return Thought("\n".join(lines), str(total))
+    """Days between two dates of one year: from the days before each month, a leap day, then the days."""
+    lines = [f"from {show(first)} to {show(second)}"]
+    before = [_BEFORE[day.month - 1] for day in (first, second)]
+    lines.append(
+        ", ".join(f"{MONTHS[day.month - 1]} {count}" for day, count in zip((first, second), before, strict=True))
+    )
+    leap = first.month <= 2 < second.month and _is_leap(lines, first.year)
+    days = second.day - first.day + leap
+    shown = f"{second.day}-{first.day}{'+1' if leap else ''}={days}"
+    if first.month == second.month:
+        return Thought("\n".join([*lines, shown]), str(days))
+    months = digits.subtract(before[1], before[0])
+    total = digits.add(months.result, days) if days >= 0 else digits.subtract(months.result, -days)
+    return Thought("\n".join([*lines, months.text, shown, total.text]), str(total.result))
 
 
 def far(start: date, n: int, sign: int) -> Thought:
     """The date thousands of days away: whole years first, then as for few days."""
-    lines, day, left = [f"{show(start)} {'+' if sign > 0 else '-'}{n}"], start, n
+    lines, day, left = [f"{_way(sign)} {show(start)} {'+' if sign > 0 else '-'}{n}"], start, n
     if (day.month, day.day) == (2, 29):
         raise ValueError("counting by years starts from a day every year has")
     while True:
@@ -122,7 +136,7 @@ def far(start: date, n: int, sign: int) -> Thought:
 
 def years_between(first: date, second: date) -> Thought:
     """Days between dates years apart: whole years, their leap days, then the days of the last year."""
-    lines = [f"{show(first)} to {show(second)}"]
+    lines = [f"from {show(first)} to {show(second)}"]
     same_day = first.replace(year=second.year)
     years = second.year - first.year
     lines.append(f"{show(first)} to {show(same_day)}: {years}*365={years * 365}")
@@ -137,15 +151,17 @@ def years_between(first: date, second: date) -> Thought:
 
 def time_later(start: int, duration: int) -> Thought:
     """The clock time `duration` minutes after `start`: minutes, hours, then the day's 24."""
-    lines = [f"{clock(start)}+{_plain(duration)}"]
-    minutes, hours = start % 60 + duration % 60, start // 60
+    lines = [f"{_way(1)} {clock(start)} +{span(duration)}"]
+    minutes, hours, added = start % 60 + duration % 60, start // 60, duration // 60
     lines.append(f"{start % 60}+{duration % 60}={minutes}")
-    added = duration // 60
-    if minutes >= 60:
-        lines += [f"{minutes}-60={minutes - 60}, carry 1", f"{added}+1={added + 1}"]
-        added += 1
-    lines += [digits.add(hours, added).text]
-    hours += added
+    carry = minutes // 60
+    if carry:
+        lines.append(f"{minutes}-60={minutes - 60}, carry 1")
+    if added < 24:
+        lines.append(f"{hours}+{added}{'+1' if carry else ''}={hours + added + carry}")
+    else:
+        lines += ([f"{hours}+1={hours + 1}"] if carry else []) + [digits.add(hours + carry, added).text]
+    hours += added + carry
     if hours >= 48:
         lines += [digits.divide(hours, 24).text, f"hours {hours % 24}"]
     elif hours >= 24:
@@ -156,74 +172,65 @@ def time_later(start: int, duration: int) -> Thought:
 
 def time_earlier(start: int, duration: int) -> Thought:
     """The clock time `duration` minutes before `start`."""
-    lines = [f"{clock(start)}-{_plain(duration)}"]
-    hours, taken = start // 60, _minutes_taken(start, duration, lines)
-    if taken > 24:
+    lines = [f"{_way(-1)} {clock(start)} -{span(duration)}"]
+    taken = duration // 60
+    if taken >= 24:
         lines += [digits.divide(taken, 24).text, f"hours {taken % 24}"]
-        taken %= 24
-    if hours < taken:
-        lines += [f"{hours}<{taken}", f"{hours}+24={hours + 24}"]
-        hours += 24
-    lines.append(f"{hours}-{taken}={hours - taken}")
+    left = _subtracted(start, taken % 24 * 60 + duration % 60, lines)
+    if left < 0:
+        lines.append(f"{left}+24={left + 24}")
     answer = clock((start - duration) % 1440)
     return Thought("\n".join([*lines, answer]), answer)
 
 
 def time_between(first: int, second: int) -> Thought:
     """How long from `first` to `second`, later the same day."""
-    lines = [f"{clock(second)}-{clock(first)}"]
-    taken = _minutes_taken(second, first, lines)
-    lines.append(f"{second // 60}-{taken}={second // 60 - taken}")
+    lines = [f"from {clock(first)} to {clock(second)}"]
+    _subtracted(second, first, lines)
     answer = span(second - first)
     return Thought("\n".join([*lines, answer]), answer)
 
 
-def _minutes_taken(upper: int, lower: int, lines: list[str]) -> int:
-    """Subtracts the minutes, and returns the hours to subtract with the hour borrowed, if any."""
-    high, low, hours = upper % 60, lower % 60, lower // 60
-    if high >= low:
-        lines.append(f"{high}-{low}={high - low}")
-        return hours
-    lines += [f"{high}<{low}, borrow 1", f"{high}+60={high + 60}", f"{high + 60}-{low}={high + 60 - low}"]
-    lines.append(f"{hours}+1={hours + 1}")
-    return hours + 1
+def _subtracted(upper: int, lower: int, lines: list[str]) -> int:
+    """Subtracts minutes and then hours, an hour borrowed where the minutes fall below 0; the hours left."""
+    minutes, hours = upper % 60 - lower % 60, upper // 60 - lower // 60
+    lines.append(f"{upper % 60}-{lower % 60}={minutes}")
+    if minutes < 0:
+        lines.append(f"{minutes}+60={minutes + 60}, borrow 1")
+        hours -= 1
+    lines.append(f"{upper // 60}-{lower // 60}{'-1' if minutes < 0 else ''}={hours}")
+    return hours
 
 
-def _within_year(first: date, second: date, lines: list[str]) -> int:
-    days = second.day - first.day
-    if first.month == second.month:
-        lines.append(f"{second.day}-{first.day}={days}")
-        return days
-    extra, months = 0, second.month - first.month
-    for count, month in enumerate(range(first.month, second.month), 1):
-        length = _length(lines, month, first.year, shown=False)
-        extra += length - 30
-        lines.append(f"{count} {MONTHS[month - 1]} {length}: {extra}")
-    total = digits.multiply(months, 30)
-    lines.append(total.text)
-    total = _plus(total.result, extra, lines)
-    lines.append(f"{second.day}-{first.day}={days}")
-    return _plus(total.result, days, lines).result
+def _way(sign: int) -> str:
+    return "after" if sign > 0 else "before"
 
 
-def _plus(value: int, change: int, lines: list[str]) -> digits.Work:
-    work = digits.add(value, change) if change >= 0 else digits.subtract(value, -change)
-    lines.append(work.text)
-    return work
+def _by_seven(n: int) -> str:
+    """The long division of n by 7, exact ones in the same steps as others, the remainder always stated."""
+    shown = f"{n}/7={n // 7} remainder {n % 7}"
+    if n < 7:
+        return shown
+    lines, done, rest = [f"{n}/7:"], "", 0
+    for digit in str(n):
+        rest = rest * 10 + int(digit)
+        if done or rest >= 7:
+            done += str(rest // 7)
+            lines.append(f"{rest}-{rest // 7}*7={rest % 7}|{done}")
+            rest %= 7
+    return "\n".join([*lines, shown])
 
 
-def _length(lines: list[str], month: int, year: int, *, shown: bool = True) -> int:
+def _is_leap(lines: list[str], year: int) -> bool:
+    """Whether the year is a leap year, stated in `lines`."""
+    quotient, rest = divmod(year % 100, 4)
+    lines.append(f"{year % 100}/4={quotient}" + (f" remainder {rest}" if rest else ""))
+    lines.append("not leap" if rest else "leap")
+    return not rest
+
+
+def _length(lines: list[str], month: int, year: int) -> int:
     """The length of a month, stated in `lines`, for February with what the year is."""
-    if month == 2:
-        leap = year % 4 == 0
-        short = year % 100
-        lines.append(f"{short}/4={short // 4}" + ("" if leap else f" remainder {short % 4}"))
-        lines.append(f"{year} {'leap' if leap else 'not leap'}")
-    length = 29 if month == 2 and year % 4 == 0 else _LENGTHS[month - 1]
-    if shown:
-        lines.append(f"{MONTHS[month - 1]} {year}: {length}")
+    length = 29 if month == 2 and _is_leap(lines, year) else _LENGTHS[month - 1]
+    lines.append(f"{MONTHS[month - 1]} {year}: {length}")
     return length
-
-
-def _plain(duration: int) -> str:
-    return f"{duration // 60}:{duration % 60:02}"

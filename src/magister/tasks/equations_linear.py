@@ -6,9 +6,9 @@ Knows nothing of prompts.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from magister.tasks import digits
+from magister.tasks import digits, measures
 from magister.tasks.arithmetic_division import exact_divide
 from magister.tasks.problem import BEYOND
 
@@ -17,7 +17,7 @@ _EVERY_FORM = ("plain", "both", "both", "over", "group", "group_both")
 _COEFFICIENT = {1: 9, 2: 9, 3: 12, 4: 20}
 _SOLUTION = {1: 12, 2: 20, 3: 40, 4: 120}
 _LONGEST, _LONGEST_BEYOND = 350, 600
-"""Characters of thinking above which an equation is drawn again."""
+"""Characters of its measure above which an equation is drawn again."""
 _TRIES = 20
 _CONSTANT = {1: 20, 2: 60, 3: 120, 4: 500}
 
@@ -55,7 +55,7 @@ def draw(rng: random.Random, level: int) -> Equation:
     drawn: list[tuple[int, int, Equation]] = []
     for _ in range(_TRIES):
         equation = _draw(rng, level)
-        length = len(work_out(equation, "x")[0])
+        length = _measure(equation)
         if length <= (_LONGEST_BEYOND if level == BEYOND else _LONGEST):
             return equation
         drawn.append((length, len(drawn), equation))
@@ -74,14 +74,17 @@ def write(rng: random.Random, equation: Equation, letter: str) -> str:
 def work_out(equation: Equation, letter: str) -> tuple[str, int]:
     """The lines that solve it, and the solution."""
     a, b, c, d = equation.a, equation.b, equation.c, equation.d
+    swapped = equation.flipped and c != 0
     lines = [f"Solve {_shown(equation, letter)}"]
-    if equation.flipped or equation.last_first:
-        straight = Equation(form=equation.form, a=a, b=b, c=c, d=d)
-        lines.append(_shown(straight, letter))
+    if equation.last_first or (equation.flipped and not swapped):
+        lines.append(_shown(replace(equation, flipped=swapped, last_first=False), letter))
     if equation.form.startswith("group"):
         work = digits.multiply(a, b)
         b = work.result
-        lines += [work.text, f"{line(a, letter, b)}={line(c, letter, d)}"]
+        sides = (line(a, letter, b), line(c, letter, d))
+        lines += [work.text, "=".join(sides[::-1] if swapped else sides)]
+    if swapped:
+        a, b, c, d = c, d, a, b
     if equation.form == "over":
         right = _move(lines, f"{letter}/{a}", b, d)
         work = digits.multiply(right, a)
@@ -128,6 +131,18 @@ def divided(letter: str, a: int, right: int) -> list[str]:
     work = exact_divide(right, a)
     below = f"({a})" if a < 0 else str(a)
     return [f"{letter}={right}/{below}", work.text, f"{letter}={work.result}"]
+
+
+def _measure(equation: Equation) -> int:
+    """Characters of solving it the plain way, the sides turned round where they are flipped."""
+    straight = replace(equation, flipped=False, last_first=False)
+    length = len(work_out(straight, "x")[0])
+    if straight != equation:
+        length += len(_shown(straight, "x")) + 1
+    a, b = equation.a - equation.c, equation.b * (equation.a if equation.form.startswith("group") else 1)
+    if equation.form == "over" or abs(a) == 1:
+        return length
+    return length + len(measures.quotient(equation.d - b, a)) - len(exact_divide(equation.d - b, a).text)
 
 
 def _draw(rng: random.Random, level: int) -> Equation:

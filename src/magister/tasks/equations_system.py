@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from math import lcm
 
-from magister.tasks import digits
+from magister.tasks import digits, measures
 from magister.tasks.equations_linear import Style, divided, join, line, term
 from magister.tasks.problem import BEYOND
 
@@ -21,6 +20,7 @@ _SOLUTION = {1: 10, 2: 10, 3: 20, 4: 20}
 _TOTAL_MOST = 400
 """Above every total c of the trained levels."""
 _LONGEST, _LONGEST_BEYOND = 420, 600
+"""Characters of its measure above which a system is drawn again."""
 _TRIES = 60
 
 
@@ -41,7 +41,8 @@ def draw(rng: random.Random, level: int) -> System:
         system = _draw(rng, level)
         if level == BEYOND and min(abs(system.first[2]), abs(system.second[2])) <= _TOTAL_MOST:
             continue
-        if len(work_out(system, ("x", "y"))) <= (_LONGEST_BEYOND if level == BEYOND else _LONGEST):
+        length = measures.eliminate((system.first, system.second), system.solved, system.x, system.y)
+        if length <= (_LONGEST_BEYOND if level == BEYOND else _LONGEST):
             return system
     if level == BEYOND:
         return System(first=(120, 1, 1625), second=(110, -1, 1365), x=13, y=65)
@@ -59,30 +60,49 @@ def write(rng: random.Random, system: System, letters: tuple[str, str]) -> tuple
 
 
 def work_out(system: System, letters: tuple[str, str]) -> str:
-    """The lines that solve it: the letter with the smaller common multiple goes, row 1 gives it later."""
-    rows = [system.first, system.second]
-    given = [_shown(row, letters, solved=solved) for row, solved in zip(rows, system.solved, strict=True)]
-    straight = [_shown(row, letters) for row in rows]
+    """The lines that solve it: the second letter is removed, row 1 gives it later."""
+    given = [_shown(row, letters, solved=solved) for row, solved in _rows(system)]
     lines = [f"Solve {given[0]}; {given[1]}"]
-    if given != straight:
-        lines.append(f"{straight[0]}; {straight[1]}")
-    common = [lcm(rows[0][place], rows[1][place]) for place in (0, 1)]
-    out = 1 if common[1] <= common[0] else 0
-    lines.append(f"remove {letters[out]}, make it {common[out]}")
-    first, second = (_scale(lines, rows, place, common[out] // abs(rows[place][out]), letters) for place in (0, 1))
-    adding = (first[out] > 0) != (second[out] > 0)
-    lines.append("row 1 plus row 2:" if adding else "row 1 minus row 2:")
-    compute = digits.add if adding else digits.subtract
-    kept, known = 1 - out, (system.x, system.y)[1 - out]
-    count, right = compute(first[kept], second[kept]), compute(first[2], second[2])
-    lines += [count.text, right.text, f"{line(count.result, letters[kept], 0)}={right.result}"]
-    lines += divided(letters[kept], count.result, right.result)
-    lines.append(f"put {letters[kept]}={known} in {straight[0]}")
-    part = digits.multiply(rows[0][kept], known)
-    rest = digits.subtract(rows[0][2], part.result)
-    lines += [part.text, rest.text, f"{term(rows[0][out], letters[out])}={rest.result}"]
-    lines += divided(letters[out], rows[0][out], rest.result)
+    rows = [_straight(row) if solved else row for row, solved in _rows(system)]
+    if any(system.solved):
+        lines.append("; ".join(_shown(row, letters) for row in rows))
+    lines += _without_second(rows, letters)
+    a, b, c = rows[0]
+    value, last = a * system.x, term(b, letters[1])
+    part = digits.multiply(abs(system.x), abs(a))
+    rest = digits.subtract(c, value) if value >= 0 else digits.add(c, -value)
+    lines += [part.text, f"{join([str(value), last])}={c}"]
+    lines += [f"{last}={c}{'-' if value >= 0 else '+'}{part.result}", rest.text, f"{last}={rest.result}"]
+    lines += divided(letters[1], b, rest.result)
     return "\n".join([*lines, f"{letters[0]} = {system.x}, {letters[1]} = {system.y}"])
+
+
+def _rows(system: System) -> tuple[tuple[Row, bool], tuple[Row, bool]]:
+    return (system.first, system.solved[0]), (system.second, system.solved[1])
+
+
+def _without_second(rows: list[Row], letters: tuple[str, str]) -> list[str]:
+    """The lines to the first letter; each row is taken as often as the other one has the second letter."""
+    (a, b, c), (d, e, f) = rows
+    times, often = (1, 1) if abs(b) == abs(e) else (abs(e), abs(b))
+    minus = (b > 0) == (e > 0)
+    lines = [
+        f"remove {b:+d}{letters[1]}, {e:+d}{letters[1]}: "
+        f"row 1 times {times} {'minus' if minus else 'plus'} row 2 times {often}",
+        digits.multiply(abs(c), times).text,
+        digits.multiply(abs(f), often).text,
+    ]
+    a, c = a * times, c * times
+    d, f = (-d * often, -f * often) if minus else (d * often, f * often)
+    count, right = _plus(a, d), _plus(c, f)
+    lines.append(f"{join([term(a, letters[0]), term(d, letters[0])])}={join([str(c), str(f)])}")
+    lines += [count.text, right.text, f"{term(count.result, letters[0])}={right.result}"]
+    return lines + divided(letters[0], count.result, right.result)
+
+
+def _plus(a: int, b: int) -> digits.Work:
+    """a + b, written as a difference where b is negative."""
+    return digits.add(a, b) if b >= 0 else digits.subtract(a, -b)
 
 
 def _draw(rng: random.Random, level: int) -> System:
@@ -103,16 +123,10 @@ def _draw(rng: random.Random, level: int) -> System:
     return System(first=rows[0], second=rows[1], x=x, y=y, solved=(solved[0], solved[1]))
 
 
-def _scale(lines: list[str], rows: list[Row], place: int, scale: int, letters: tuple[str, str]) -> Row:
-    row = rows[place]
-    if scale == 1:
-        return row
-    total = digits.multiply(row[2], scale)
-    grown = (row[0] * scale, row[1] * scale, total.result)
-    lines.append(f"row {place + 1} times {scale}:")
-    lines += [digits.multiply(part, scale).text for part in row[:2] if abs(part) > 9]
-    lines += [total.text, _shown(grown, letters)]
-    return grown
+def _straight(row: Row) -> Row:
+    """What is given as `y = 2x + 1` is `-2x + y = 1`, whatever the signs it was drawn with."""
+    a, b, c = row
+    return a * b, 1, c * b
 
 
 def _shown(row: Row, letters: tuple[str, str], style: Style | None = None, *, solved: bool = False) -> str:

@@ -12,7 +12,7 @@ from math import gcd
 from typing import NamedTuple
 
 from magister.answers import extract, rational
-from magister.tasks import digits, numbers_euclid
+from magister.tasks import digits, measures, numbers_euclid
 from magister.tasks.arithmetic_division import long_divide
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
@@ -26,7 +26,7 @@ _SIMPLIFY_MOST = {1: 30, 2: 99, 3: 300, 4: 999, BEYOND: 99_999}
 _WHOLE_MOST = {1: 200, 2: 999, 3: 999, 4: 9999, BEYOND: 99_999}
 _BEYOND_LEAST = 10_000
 _LONGEST, _LONGEST_BEYOND = 400, 600
-"""Characters of thinking above which operands are drawn again."""
+"""Characters of their measure above which operands are drawn again."""
 _TRIES = 30
 _SIGNS = {
     "+": (" + ", "+", " plus ", " + "),
@@ -81,9 +81,9 @@ def _calc(rng: random.Random, level: int) -> _Task:
         sign = rng.choices("+-*/", (30, 28, 24, 18))[0]
         if sign == "-" and a * d < c * b and rng.random() < 0.6:
             a, b, c, d = c, d, a, b
-        lines, value = _work(a, b, sign, c, d)
-        if len("\n".join(lines)) <= (_LONGEST_BEYOND if level == BEYOND else _LONGEST):
+        if len(measures.calculate(a, b, sign, c, d)) <= (_LONGEST_BEYOND if level == BEYOND else _LONGEST):
             break
+    lines, value = _work(a, b, sign, c, d)
     left, right = _shown(a, b), _shown(c, d)
     joint = rng.choice(_SIGNS[sign])
     if joint == " / " or (sign in "*/" and rng.random() < 0.15):
@@ -109,11 +109,9 @@ def _fractions(rng: random.Random, level: int) -> tuple[int, int, int, int]:
 
 
 def _work(a: int, b: int, sign: str, c: int, d: int) -> tuple[list[str], Fraction]:
-    left, right = _shown(a, b), _shown(c, d)
-    whole = f"({left})/({right})" if sign == "/" else f"{left}{sign}{right}"
+    """The lines, both operands written as fractions, and the value."""
+    whole = f"({a}/{b})/({c}/{d})" if sign == "/" else f"{a}/{b}{sign}{c}/{d}"
     lines = [whole]
-    if 1 in (b, d):
-        lines.append(f"({a}/{b})/({c}/{d})" if sign == "/" else f"{a}/{b}{sign}{c}/{d}")
     if sign in "*/":
         if sign == "/":
             c, d = d, c
@@ -124,39 +122,20 @@ def _work(a: int, b: int, sign: str, c: int, d: int) -> tuple[list[str], Fractio
     else:
         above, below = _common(lines, a, b, sign, c, d)
     lines.append(f"{above}/{below}")
-    if above == 0:
-        return [*lines, f"{whole}=0"], Fraction(0)
-    if below > 1:
-        text, above, below = numbers_euclid.reduce(above, below)
-        lines.append(text)
+    text, above, below = numbers_euclid.reduce(above, below)
     value = Fraction(above, below)
-    return [*lines, f"{whole}={value}"], value
+    return [*lines, text, f"{whole}={value}"], value
 
 
 def _common(lines: list[str], a: int, b: int, sign: str, c: int, d: int) -> tuple[int, int]:
     """Top and bottom of the sum or difference over the least common bottom; adds its lines."""
-    bottom = b
-    if b != d:
-        if 1 in (b, d):
-            bottom = b * d
-        elif b % d == 0 or d % b == 0:
-            bottom = max(b, d)
-            lines.append(f"lcm {b} {d}={bottom}")
-        else:
-            work = numbers_euclid.lcm(b, d)
-            bottom = work.result
-            lines.append(work.text)
-        for place, (top, own) in enumerate(((a, b), (c, d))):
-            if own == bottom:
-                continue
-            times = long_divide(bottom, own) if own > 1 else digits.Work("", bottom)
-            scaled = digits.multiply(top, times.result)
-            lines += [line for line in (times.text, scaled.text) if line]
-            a, c = (scaled.result, c) if place == 0 else (a, scaled.result)
-        lines.append(f"{a}/{bottom}{sign}{c}/{bottom}")
-    work = digits.add(a, c) if sign == "+" else digits.subtract(a, c)
-    lines.append(work.text)
-    return work.result, bottom
+    common = numbers_euclid.gcd(b, d)
+    left, right = numbers_euclid.share(b, common.result), numbers_euclid.share(d, common.result)
+    first, second = digits.multiply(a, right.result), digits.multiply(c, left.result)
+    top = digits.add(first.result, second.result) if sign == "+" else digits.subtract(first.result, second.result)
+    bottom = digits.multiply(d, left.result)
+    lines += [work.text for work in (common, left, right, first, second, top, bottom)]
+    return top.result, bottom.result
 
 
 def _simplify(rng: random.Random, level: int) -> _Task:
@@ -171,9 +150,10 @@ def _simplify(rng: random.Random, level: int) -> _Task:
             top, bottom = (common * rng.randint(1, limit // common) for _ in range(2))
             if top > bottom and rng.random() < 0.7:
                 top, bottom = bottom, top
-        text, above, below = numbers_euclid.reduce(top, bottom)
-        if bottom > 1 and top != bottom and len(text) <= (_LONGEST_BEYOND if level == BEYOND else _LONGEST):
+        length = len(measures.reduce(top, bottom))
+        if bottom > 1 and top != bottom and length <= (_LONGEST_BEYOND if level == BEYOND else _LONGEST):
             break
+    text, above, below = numbers_euclid.reduce(top, bottom)
     answer = str(Fraction(above, below))
     lines = [f"simplify {top}/{bottom}", text, f"{top}/{bottom}={answer}"]
     return _Task((top, bottom), {"f": f"{top}/{bottom}"}, lines, answer)

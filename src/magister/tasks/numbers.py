@@ -9,7 +9,7 @@ import random
 import re
 
 from magister.answers import extract, same
-from magister.tasks import digits, numbers_euclid, numbers_primes
+from magister.tasks import digits, measures, numbers_euclid, numbers_primes
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
 
@@ -24,7 +24,7 @@ _FACTOR_MOST = {1: 50, 2: 100, 3: 400, 4: 1000}
 _BASE_MOST = {1: 30, 2: 99, 3: 500, 4: 999}
 _BEYOND_LEAST, _BEYOND_MOST = 10_000, 99_999
 _LONGEST, _LONGEST_BEYOND = 400, 600
-"""Characters of thinking above which operands are drawn again."""
+"""Characters of their measure above which operands are drawn again."""
 _TRIES = 30
 
 
@@ -91,13 +91,14 @@ def _pair(rng: random.Random, kind: str, level: int) -> tuple[int, int, digits.W
     """Two numbers, most often with a common divisor, and the work; the shortest of some draws at worst."""
     most = (_GCD_MOST if kind == "gcd" else _LCM_MOST)[level]
     compute = numbers_euclid.gcd if kind == "gcd" else numbers_euclid.lcm
+    measure = measures.gcd if kind == "gcd" else measures.lcm
     drawn = []
     for _ in range(_TRIES):
         a, b = _related(rng, most, level)
-        work = compute(a, b)
-        if len(work.text) <= (_LONGEST_BEYOND if level == BEYOND else _LONGEST):
+        work, length = compute(a, b), len(measure(a, b))
+        if length <= (_LONGEST_BEYOND if level == BEYOND else _LONGEST):
             return a, b, work
-        drawn.append((len(work.text), a, b, work))
+        drawn.append((length, a, b, work))
     return min(drawn)[1:]
 
 

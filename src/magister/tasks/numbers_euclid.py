@@ -1,4 +1,4 @@
-"""Euclid's algorithm written out: `gcd 84 36`, what is left of 84 after 36, `gcd 36 12`, and so on.
+"""Euclid's algorithm written out: `gcd 84 36`, `36*2=72`, `84-72=12`, then `gcd 36 12`, and so on.
 
 The one way the families find a greatest common divisor. Knows nothing of problems.
 """
@@ -8,18 +8,18 @@ from __future__ import annotations
 from magister.tasks import digits
 from magister.tasks.arithmetic_division import exact_divide
 
-_TABLE = 12
-
 
 def gcd(a: int, b: int) -> digits.Work:
     """The greatest common divisor of two non-negative integers, one line `gcd a b` a round."""
     lines = []
-    if a < b:
-        lines.append(f"gcd {a} {b}")
-        a, b = b, a
     while b > 1:
-        lines += [f"gcd {a} {b}", _rest(a, b)]
-        a, b = b, a % b
+        lines.append(f"gcd {a} {b}")
+        if a < b:
+            a, b = b, a
+            continue
+        work = _rest(a, b)
+        lines.append(work.text)
+        a, b = b, work.result
     if b == 1:
         return digits.Work("\n".join([*lines, f"gcd {a} 1=1"]), 1)
     return digits.Work("\n".join([*lines, f"gcd {a} 0={a}"]), a)
@@ -28,31 +28,39 @@ def gcd(a: int, b: int) -> digits.Work:
 def lcm(a: int, b: int) -> digits.Work:
     """The least common multiple of two positive integers: a over their gcd, times b."""
     common = gcd(a, b)
-    share = exact_divide(a, common.result)
-    whole = digits.multiply(b, share.result)
     lines = [common.text]
     if common.result > 1:
-        lines.append(share.text)
+        lines.append(share(a, common.result).text)
+    whole = digits.multiply(b, a // common.result)
     return digits.Work("\n".join([*lines, whole.text, f"lcm {a} {b}={whole.result}"]), whole.result)
 
 
 def reduce(top: int, bottom: int) -> tuple[str, int, int]:
     """The lines that bring a fraction with positive bottom to lowest terms; its new top and bottom."""
-    common = gcd(abs(top), bottom)
+    common = gcd(bottom, abs(top))
     if common.result == 1:
         return common.text, top, bottom
-    above, below = exact_divide(top, common.result), exact_divide(bottom, common.result)
+    above, below = share(top, common.result), share(bottom, common.result)
     return f"{common.text}\n{above.text}\n{below.text}", above.result, below.result
 
 
-def _rest(a: int, b: int) -> str:
+def share(a: int, b: int) -> digits.Work:
+    """a / b for a multiple a of a positive b; a number over itself is a fact."""
+    return digits.Work(f"{a}/{b}=1", 1) if a == b else exact_divide(a, b)
+
+
+def _rest(a: int, b: int) -> digits.Work:
+    """What is left of a when b is taken from it: as often as fits, a two-digit number of times only in tens.
+
+    The units of those are left to further rounds: a line takes one digit of a quotient at a time.
+    """
     times = a // b
+    if times > 99:
+        return digits.Work(digits.divide(a, b).text, a % b)
+    times -= times % 10 if times > 9 else 0
+    part = b * times
+    rest = digits.Work(f"{a}-{a}=0", 0) if part == a else digits.subtract(a, part)
     if times == 1:
-        return digits.subtract(a, b).text if a != b else f"{a}-{b}=0"
-    if times >= 10:
-        return digits.divide(a, b).text
-    if b <= _TABLE:
-        return f"{a}-{times}*{b}={a % b}"
-    part = digits.multiply(b, times)
-    rest = f"{a}-{a}=0" if part.result == a else digits.subtract(a, part.result).text
-    return f"{part.text}\n{rest}"
+        return rest
+    product = digits.multiply(b, times).text if b > 9 else f"{b}*{times}={part}"
+    return digits.Work(f"{product}\n{rest.text}", rest.result)

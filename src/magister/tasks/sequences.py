@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from itertools import pairwise
 
 from magister.answers.exact import extract, same
-from magister.tasks import digits
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
-from magister.tasks.sequences_think import Thought, next_term, ratio_of, step_by, third_differences
+from magister.tasks.sequences_full import next_in_full, place_in_full
+from magister.tasks.sequences_think import Thought, next_term, term_at, third_differences
 
 NAME = "sequences"
 LEVELS = 4
 
 LONGEST = 380
-"""Characters of thought above which a sequence is drawn again."""
+"""Characters of the working in full above which a sequence is drawn again."""
 
 _TRIES = 60
 _TOP = 9999
@@ -39,14 +38,14 @@ def generate(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         shown, following = terms[:-1], terms[-1]
         if min(terms) < 0 or max(terms) > _TOP:
             continue
-        thought = next_term(shown)
-        if thought is not None and thought.result == following and len("\n".join(thought.lines)) <= LONGEST:
+        full = next_in_full(shown)
+        if full is not None and full.result == following and len("\n".join(full.lines)) <= LONGEST:
             break
     else:
         start, difference = rng.randint(1, 9), rng.randint(2, 9)
         shown = [start + difference * place for place in range(4)]
-        thought = next_term(shown)
-        assert thought is not None
+    thought = next_term(shown)
+    assert thought is not None
     return _problem("next", level, shown, None, book.phrase(rng, "next", s=_shown(shown)), thought)
 
 
@@ -121,10 +120,9 @@ _MAKERS: dict[int, tuple[Callable[[random.Random, int], Terms], ...]] = {
 def _place(rng: random.Random, level: int, book: Phrasebook) -> Problem:
     for _ in range(_TRIES):
         shown, k = _place_geometric(rng) if level >= 3 and rng.random() < 0.4 else _place_arithmetic(rng, level)
-        thought = _place_thought(shown, k)
-        if len("\n".join(thought.lines)) <= LONGEST:
+        if len("\n".join(place_in_full(shown, k).lines)) <= LONGEST:
             break
-    return _problem("nth", level, shown, k, book.phrase(rng, "nth", s=_shown(shown), k=k), thought)
+    return _problem("nth", level, shown, k, book.phrase(rng, "nth", s=_shown(shown), k=k), term_at(shown, k))
 
 
 def _place_geometric(rng: random.Random) -> tuple[Terms, int]:
@@ -141,33 +139,6 @@ def _place_arithmetic(rng: random.Random, level: int) -> tuple[Terms, int]:
     return [start + difference * place for place in range(4)], k
 
 
-def _place_thought(terms: Terms, k: int) -> Thought:
-    """The term at place k of an arithmetic or geometric sequence of four terms."""
-    lines = [f"{','.join(map(str, terms))} term {k}"]
-    works = [digits.subtract(b, a) for a, b in pairwise(terms)]
-    lines += _far_apart(terms) if terms[0] > _TOP else [work.text for work in works]
-    listed = ",".join(str(work.result) for work in works)
-    if len({work.result for work in works}) == 1:
-        steps, difference = digits.subtract(k, 1), works[0].result
-        times = digits.multiply(abs(difference), steps.result)
-        final = step_by(terms[0], times.result if difference > 0 else -times.result)
-        lines += [f"differences {listed}: same", steps.text, times.text, final.text]
-        return Thought(lines, final.result)
-    lines.append(f"differences {listed}: not same")
-    ratio, value = ratio_of(terms, lines), terms[-1]
-    for place in range(len(terms) + 1, k + 1):
-        work = digits.multiply(value, ratio)
-        lines.append(f"term {place}: {work.text}")
-        value = work.result
-    return Thought(lines, value)
-
-
-def _far_apart(terms: Terms) -> list[str]:
-    """Differences of terms of six digits: the first by columns, the others at once to stay short."""
-    first = digits.subtract(terms[1], terms[0]).text
-    return [first, *(f"{b}-{a}={b - a}" for a, b in pairwise(terms[1:]))]
-
-
 def _beyond(rng: random.Random, book: Phrasebook) -> Problem:
     """Terms of six digits, or a cubic sequence."""
     form = rng.choice(("six digits", "place", "cubic"))
@@ -182,12 +153,10 @@ def _beyond(rng: random.Random, book: Phrasebook) -> Problem:
     if form == "place":
         k = rng.randint(6, 11)
         prompt = book.phrase(rng, "nth", s=_shown(shown), k=k)
-        return _problem("nth", BEYOND, shown, k, prompt, _place_thought(shown, k))
-    last = digits.add(shown[-1], difference)
-    listed = ",".join([str(difference)] * 3)
-    lines = [",".join(map(str, shown)), *_far_apart(shown), f"differences {listed}: same"]
-    prompt = book.phrase(rng, "next", s=_shown(shown))
-    return _problem("next", BEYOND, shown, None, prompt, Thought([*lines, last.text], last.result))
+        return _problem("nth", BEYOND, shown, k, prompt, term_at(shown, k))
+    thought = next_term(shown)
+    assert thought is not None
+    return _problem("next", BEYOND, shown, None, book.phrase(rng, "next", s=_shown(shown)), thought)
 
 
 def _shown(terms: Terms) -> str:

@@ -2,7 +2,7 @@
 
 The order is fixed (equal differences, equal ratios, equal second differences, sums of the two before,
 two steps in turn, two sequences in turn), so that what fits first is what a sequence is taken to be.
-Knows nothing of how sequences are made or asked.
+Every decision is written behind what it rests on. Knows nothing of how sequences are made or asked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from magister.tasks import digits
+
+_FEW = 9999
+"""Differences of terms above this, the first aside, are found at once to keep the thought short."""
 
 
 class Thought(NamedTuple):
@@ -28,40 +31,42 @@ def step_by(value: int, difference: int) -> digits.Work:
 def next_term(terms: list[int]) -> Thought | None:
     """The next number of a sequence; None where no known rule fits."""
     lines = [_list(terms)]
-    differences = []
-    for before, after in pairwise(terms):
+    differences = _steps(terms, lines)
+    if len(set(differences)) == 1:
+        lines.append(f"all {differences[0]:+}")
+        return _ended(lines, step_by(terms[-1], differences[0]))
+    ratio = _ratio_of(terms, lines)
+    if ratio:
+        return _ended(lines, digits.multiply(terms[-1], ratio) if ratio > 0 else digits.divide(terms[-1], -ratio))
+    for before, after in pairwise(terms[len(differences) :]):
         work = digits.subtract(after, before)
         lines.append(work.text)
         differences.append(work.result)
-    if len(set(differences)) == 1:
-        lines.append(f"differences {_list(differences)}: same")
-        return _ended(lines, step_by(terms[-1], differences[0]))
-    lines.append(f"differences {_list(differences)}: not same")
-    for rule in (_ratio, _second, _sums, _steps_in_turn, _two_in_turn):
+    lines.append(f"differences {_list(differences)}")
+    for rule in (_second, _sums, _steps_in_turn, _two_in_turn):
         found = rule(terms, differences, lines)
         if found is not None:
             return found
     return None
 
 
-def ratio_of(terms: list[int], lines: list[str]) -> int:
-    """The whole number each term is times (negative: divided by) the one before, or 0; says so in `lines`."""
-    small, large = sorted(terms[:2])
-    ratio = large // small if small > 0 and large % small == 0 else 0
-    if not 2 <= ratio <= 9:
-        lines.append(f"ratio {terms[0]},{terms[1]}: no")
-        return 0
-    lines.append(digits.divide(large, small).text)
-    rising = terms[0] < terms[1]
-    for before, after in pairwise(terms[1:]):
-        source, target = (before, after) if rising else (after, before)
-        work = digits.multiply(source, ratio)
-        lines.append(work.text)
-        if work.result != target:
-            lines.append(f"ratio not {target}: no")
-            return 0
-    lines.append(f"all {'times' if rising else 'divided by'} {ratio}")
-    return ratio if rising else -ratio
+def term_at(terms: list[int], k: int) -> Thought:
+    """The term at place k of an arithmetic or geometric sequence."""
+    lines = [f"{_list(terms)} term {k}"]
+    differences = _steps(terms, lines)
+    if len(set(differences)) == 1:
+        steps, difference = digits.subtract(k, 1), differences[0]
+        # In this order no product has to be said a second time the other way round.
+        large, small = sorted((steps.result, abs(difference)), key=_weight, reverse=True)
+        times = digits.multiply(large, small)
+        lines += [f"{steps.text} steps of {difference}", times.text]
+        return _ended(lines, step_by(terms[0], times.result if difference > 0 else -times.result))
+    ratio, value = _ratio_of(terms, lines), terms[-1]
+    for place in range(len(terms) + 1, k + 1):
+        work = digits.multiply(value, ratio)
+        lines.append(f"term {place}: {work.text}")
+        value = work.result
+    return Thought(lines, value)
 
 
 def third_differences(terms: list[int]) -> Thought:
@@ -83,23 +88,63 @@ def third_differences(terms: list[int]) -> Thought:
     return Thought(lines, value)
 
 
-def _ratio(terms: list[int], _differences: list[int], lines: list[str]) -> Thought | None:
-    ratio = ratio_of(terms, lines)
+def _steps(terms: list[int], lines: list[str]) -> list[int]:
+    """The differences up to the first that is not like the one before, each judged in `lines`."""
+    found: list[int] = []
+    for before, after in pairwise(terms):
+        small = min(before, after) < 0 and max(abs(before), abs(after)) < 100
+        at_once = small or (found and terms[0] > _FEW)
+        work = _fact(after, before) if at_once else digits.subtract(after, before)
+        found.append(work.result)
+        same = found[0] == found[-1]
+        lines.append(work.text if len(found) == 1 else f"{work.text} {'same' if same else 'not same'}")
+        if not same:
+            break
+    return found
+
+
+def _fact(after: int, before: int) -> digits.Work:
+    """A difference at once, also where a number is negative."""
+    shown = f"({before})" if before < 0 else f"{before}"
+    return digits.Work(f"{after}-{shown}={after - before}", after - before)
+
+
+def _weight(number: int) -> tuple[int, int]:
+    return sum(digit != "0" for digit in str(number)), number
+
+
+def _whole_ratio(small: int, large: int, lines: list[str]) -> int:
+    """What times `small` is `large`, 2 to 9, or 0; written with what is left over."""
+    times = min(9, large // small) if small else 0
+    rest = large - small * times
+    fits = times >= 2 and not rest
+    lines.append(f"{small}*{times}+{rest}={large}" + ("" if fits else " no"))
+    return times if fits else 0
+
+
+def _ratio_of(terms: list[int], lines: list[str]) -> int:
+    """The whole number each term is times (negative: divided by) the one before, or 0; says so in `lines`."""
+    rising = terms[0] < terms[1]
+    small, large = sorted(terms[:2])
+    ratio = _whole_ratio(small, large, lines)
     if not ratio:
-        return None
-    return _ended(lines, digits.multiply(terms[-1], ratio) if ratio > 0 else digits.divide(terms[-1], -ratio))
+        return 0
+    for before, after in pairwise(terms[1:]):
+        source, target = (before, after) if rising else (after, before)
+        work = digits.multiply(source, ratio)
+        lines.append(work.text)
+        if work.result != target:
+            lines.append(f"not {target}")
+            return 0
+    lines.append(f"all {'times' if rising else 'divided by'} {ratio}")
+    return ratio if rising else -ratio
 
 
 def _second(terms: list[int], differences: list[int], lines: list[str]) -> Thought | None:
-    seconds: list[int] = []
-    for before, after in pairwise(differences):
-        work = digits.subtract(after, before)
-        lines.append(work.text)
-        seconds.append(work.result)
-        if seconds[0] != seconds[-1]:
-            lines.append(f"second {_list(seconds)}: not same")
-            return None
-    lines.append(f"second {_list(seconds)}: same")
+    seconds = _steps(differences, lines)
+    if len(set(seconds)) > 1:
+        return None
+    lines.append(f"all {seconds[0]:+}")
     difference = step_by(differences[-1], seconds[0])
     lines.append(difference.text)
     return _ended(lines, step_by(terms[-1], difference.result))
@@ -110,51 +155,44 @@ def _sums(terms: list[int], _differences: list[int], lines: list[str]) -> Though
         work = digits.add(first, second)
         lines.append(work.text)
         if work.result != third:
-            lines.append(f"sums not {third}: no")
+            lines.append(f"not {third}")
             return None
-    lines.append("sums of two: yes")
+    lines.append("sums of two")
     return _ended(lines, digits.add(terms[-2], terms[-1]))
 
 
 def _steps_in_turn(terms: list[int], differences: list[int], lines: list[str]) -> Thought | None:
     """Adding and multiplying in turn; `start` is the place of the first step that adds."""
-    for start in (0, 1):
-        added, found = differences[start::2], set(differences[start::2])
-        if len(added) < 2 or len(found) > 1:
-            continue
-        lines.append(f"in turn {_list(added)}: same")
-        places = range(1 - start, len(terms) - 1, 2)
-        before, after = terms[places[0]], terms[places[0] + 1]
-        ratio = after // before if before > 0 and after % before == 0 else 0
-        if not 2 <= ratio <= 9:
-            lines.append(f"ratio {before},{after}: no")
+    pairs = ",".join(" ".join(map(str, differences[at : at + 2])) for at in range(0, len(differences), 2))
+    rows = [differences[start::2] for start in (0, 1)]
+    start = next((start for start in (0, 1) if len(rows[start]) > 1 and len(set(rows[start])) == 1), None)
+    if start is None:
+        lines.append(f"in turn {pairs}: no")
+        return None
+    lines.append(f"in turn {pairs}: {('first', 'second')[start]} same")
+    places = range(1 - start, len(terms) - 1, 2)
+    ratio = _whole_ratio(terms[places[0]], terms[places[0] + 1], lines)
+    if not ratio:
+        return None
+    for place in places[1:]:
+        work = digits.multiply(terms[place], ratio)
+        lines.append(work.text)
+        if work.result != terms[place + 1]:
+            lines.append(f"not {terms[place + 1]}")
             return None
-        lines.append(digits.divide(after, before).text)
-        for place in places[1:]:
-            work = digits.multiply(terms[place], ratio)
-            lines.append(work.text)
-            if work.result != terms[place + 1]:
-                lines.append(f"ratio not {terms[place + 1]}: no")
-                return None
-        adds = (len(terms) - 1) % 2 == start
-        lines.append(f"+{added[0]} and *{ratio} in turn, now {f'+{added[0]}' if adds else f'*{ratio}'}")
-        return _ended(lines, step_by(terms[-1], added[0]) if adds else digits.multiply(terms[-1], ratio))
-    lines.append("in turn: no")
-    return None
+    added, adds = rows[start][0], (len(terms) - 1) % 2 == start
+    lines.append(f"+{added} and *{ratio} in turn, now {f'+{added}' if adds else f'*{ratio}'}")
+    return _ended(lines, step_by(terms[-1], added) if adds else digits.multiply(terms[-1], ratio))
 
 
 def _two_in_turn(terms: list[int], _differences: list[int], lines: list[str]) -> Thought | None:
-    odd, even = terms[::2], terms[1::2]
-    lines.append(f"two: {_list(odd)} and {_list(even)}")
-    row = odd if len(odd) == len(even) else even
+    """Two sequences in turn: only the one that the next number is of is looked at."""
+    row = terms[len(terms) % 2 :: 2]
     if len(row) < 3:
         return None
-    works = [digits.subtract(after, before) for before, after in pairwise(row)]
-    lines += [work.text for work in works]
-    if len({work.result for work in works}) > 1:
-        return None
-    lines.append("same")
-    return _ended(lines, step_by(row[-1], works[0].result))
+    lines.append(f"two: {_list(row)}")
+    steps = _steps(row, lines)
+    return _ended(lines, step_by(row[-1], steps[0])) if len(set(steps)) == 1 else None
 
 
 def _ended(lines: list[str], work: digits.Work) -> Thought:

@@ -64,26 +64,40 @@ def generate(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         raise ValueError(f"{NAME} has levels 1 to {LEVELS} and BEYOND, got {level}")
     kind = "sum" if level != 1 and rng.random() < 0.35 else "convert"
     given, to, steps = _draw(rng, level, 2 if kind == "sum" else 1)
-    lines = [" + ".join(quantity(*one) for one in given) + f" in {to}"]
-    for step in steps:
-        lines += step.lines
-    answer = steps[0].answer
-    if kind == "sum":
-        answer = quantity(steps[0].value + steps[1].value, to)
-        lines += [add(steps[0].value, steps[1].value), answer]
     asked, asked_to = _spelled(rng, given, to)
     slots = {"q": asked[0]} if kind == "convert" else {"q1": asked[0], "q2": asked[1]}
+    prompt = book.phrase(rng, kind, to=asked_to, **slots)
+    lines = [" + ".join(quantity(*one) for one in given) + f" in {to}", *steps[0].lines]
+    answer = steps[0].answer
+    if kind == "sum":
+        swapped = _stands_at(prompt, asked[1]) < _stands_at(prompt, asked[0])
+        lines, answer = _summed(given[::-1] if swapped else given, to, steps[::-1] if swapped else steps)
     operands = [part for value, unit in given for part in (_operand(value), unit)]
     return Problem(
         family=NAME,
         kind=kind,
         level=level,
         operands=(*operands, to),
-        prompt=book.phrase(rng, kind, to=asked_to, **slots),
+        prompt=prompt,
         thinking="\n".join(lines),
         answer=answer,
         reply=state(answer, beyond=level == BEYOND),
     )
+
+
+def _summed(given: list[tuple[Fraction, str]], to: str, steps: list[Converted]) -> tuple[list[str], str]:
+    """The lines of a sum and its answer: each quantity named and converted in turn, then added."""
+    lines = [" + ".join(quantity(*one) for one in given) + f" in {to}"]
+    for one, step in zip(given, steps, strict=True):
+        lines += [quantity(*one), *step.lines]
+    answer = quantity(steps[0].value + steps[1].value, to)
+    return [*lines, add(steps[0].value, steps[1].value), answer], answer
+
+
+def _stands_at(prompt: str, asked: str) -> int:
+    """Where in the prompt the quantity stands, not as the end of a longer number or before a longer word."""
+    found = re.search(rf"(?<![\d.]){re.escape(asked)}(?![A-Za-z])", prompt)
+    return found.start() if found else len(prompt)
 
 
 def grade(problem: Problem, reply: str) -> bool:

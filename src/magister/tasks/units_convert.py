@@ -99,14 +99,20 @@ def quantity(value: Fraction, unit: str) -> str:
 
 
 def add(a: Fraction, b: Fraction) -> str:
-    """The sum of two decimals, written out: as integers without the point where there is one."""
+    """The sum of two decimals, written out: with as many decimals each, then without the point."""
     places = max(decimals(a) or 0, decimals(b) or 0)
     if not places:
         return digits.add(int(a), int(b)).text
     scale = 10**places
     inner = digits.add(int(a * scale), int(b * scale)).text
     total = move_point((a + b) * scale, -places)
-    return f"{shown(a)}+{shown(b)}\n{inner}\n{total}"
+    return f"{_padded(a, places)}+{_padded(b, places)}\n{inner}\n{total}"
+
+
+def _padded(value: Fraction, places: int) -> str:
+    """`value` with exactly `places` decimals: `3.000`."""
+    text = str(int(value * 10**places)).zfill(places + 1)
+    return f"{text[:-places]}.{text[-places:]}"
 
 
 def _time_down(value: Fraction, unit: str, to: str) -> Converted:
