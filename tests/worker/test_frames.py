@@ -67,7 +67,7 @@ QUESTIONS: list[frames.Question] = [
 ANSWERS: list[frames.Answer] = [
     Hello(name="n", context=1, vocabulary=2, kernels="k", card={"a": [1, None, {"b": 2.5}]}),
     Step([row(7, chunk) for chunk in CHUNKS]),
-    Pong(1, 2, 3),
+    Pong(1, 2, 3, 4),
     LoadAnswer(1, Load(1, 2, 3, 4, 5, 6, 7, 8, 9)),
     refusal(8, TooLong(9, 8)),
 ]

@@ -161,6 +161,30 @@ def test_a_step_that_does_not_end_is_found_out_too() -> None:
     run(main())
 
 
+def test_an_engine_that_only_fails_is_replaced() -> None:
+    plain = Sampling(max_tokens=3, logit_bias={9: -1000.0, 10: -1000.0})
+
+    async def main() -> None:
+        async with supervised(standing_engine.command, Patience(ping=0.05, fails=3)) as supervisor:
+            await supervisor.start()
+            await read(supervisor, [7], plain)
+            first = supervisor.state.process
+            for ids in ([10], [7]):
+                with pytest.raises(RuntimeError, match="the device was lost"):
+                    await read(supervisor, ids, plain)
+            await asyncio.sleep(0.5)
+            assert (supervisor.state.process, supervisor.state.restarts) == (first, 0), "two are not three"
+            with pytest.raises(RuntimeError, match="the device was lost"):
+                await read(supervisor, [7], plain)
+            while not supervisor.state.restarts:
+                await asyncio.sleep(0.02)
+            await until(supervisor, Status.READY, 40.0)
+            assert supervisor.state.reason == "3 steps in a row failed"
+            assert await read(supervisor, [7], plain)
+
+    run(main())
+
+
 def test_a_lost_connection_alone_does_not_cost_the_process() -> None:
     async def main() -> None:
         async with supervised(patience=QUICK) as supervisor:

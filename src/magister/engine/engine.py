@@ -104,7 +104,7 @@ class Engine:
         self._scheduler = Scheduler(limits, prefix.root(version, 0))
         self._replies: dict[int, Reply] = {}
         self._next_number = 0
-        self._steps = self._tokens = self._guessed = self._right = 0
+        self._steps = self._fails = self._tokens = self._guessed = self._right = 0
         self._unsent: list[Reply] = []
         self._sent = 0.0
         self._stepper = Stepper(self._step, self._fail, "magister-engine")
@@ -164,9 +164,9 @@ class Engine:
                 return
 
     @property
-    def pulse(self) -> tuple[int, int]:
-        """Steps taken, and sequences in flight; at any time, from any thread, without waiting for a step."""
-        return self._steps, self._open
+    def pulse(self) -> tuple[int, int, int]:
+        """Steps taken, sequences in flight, failures since the last step; at any time, without waiting for a step."""
+        return self._steps, self._open, self._fails
 
     def publish(self, version: int, tensors: Mapping[str, Any]) -> None:
         """See `Updatable.publish`. Names are those of a native checkpoint; parameters not named stay as they are.
@@ -270,6 +270,7 @@ class Engine:
 
     def _fail(self, error: BaseException) -> None:
         """Hands `error` to everyone in flight and starts afresh: what a failed step left behind cannot be trusted."""
+        self._fails += 1
         # A reply that has ended has left `_replies`, but its caller still waits for what is unsent.
         for request in dict.fromkeys([reply.request for reply in (*self._replies.values(), *self._unsent)]):
             request.outlet.fail(error)
@@ -309,6 +310,7 @@ class Engine:
             drawn = self._sampler.draw(logits_bv, rows)
         self._take(spans, replies, drawn)
         self._steps += 1
+        self._fails = 0
         return scheduler.busy
 
     def _guess(self) -> None:

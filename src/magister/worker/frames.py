@@ -134,6 +134,8 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=6):
     """Taken so far: with sequences in flight, a number that stands still is an engine that does."""
     in_flight: int
     """Sequences."""
+    fails: int
+    """Steps that failed since the last one that did not: an engine that only fails will not get well by itself."""
 
 
 class AskLoad(msgspec.Struct, frozen=True, array_like=True, tag=7):

@@ -65,6 +65,8 @@ class Patience:
     """For a pong."""
     step: float = 600.0
     """For a step while sequences are in flight: a large model reads a long prompt slowly."""
+    fails: int = 3
+    """Steps that fail in a row, none between them that does not: a GPU that was lost once stays lost to its process."""
     stop: float = 5.0
     """Between asking a process to end and killing it."""
     steady: float = 60.0
@@ -251,7 +253,7 @@ class Supervisor:
             self._status = Status.READY
 
     async def _watch(self, client: WorkerClient) -> str:
-        """Returns, with the reason, when the process has died or stands still, or its connection is lost."""
+        """Returns, with the reason, when the process has died, stands still or only fails, or its link is lost."""
         process = self._process
         assert process is not None
         steps, moved = -1, time.monotonic()
@@ -269,6 +271,8 @@ class Supervisor:
                 asked.cancel()
                 return f"it gave no sign of life for {self._patience.pong:g} s"
             pong, now = asked.result(), time.monotonic()
+            if pong.fails >= self._patience.fails:
+                return f"{pong.fails} steps in a row failed"
             if pong.steps != steps or not pong.in_flight:
                 steps, moved = pong.steps, now
             if now - moved > self._patience.step:
