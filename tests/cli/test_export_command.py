@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -230,7 +231,7 @@ from magister.cli import export
 def stopped(path):
     for number, pair in enumerate(stream(path)):
         if number == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), int(sys.argv[4]))
         yield pair
 stream, export.weights.stream = export.weights.stream, stopped
 export.run(sys.argv[1], Path(sys.argv[2]), sys.argv[3], None)
@@ -241,8 +242,21 @@ export.run(sys.argv[1], Path(sys.argv[2]), sys.argv[3], None)
 def test_asked_to_end_it_leaves_nothing(layout: str, made: str, tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "source")
     child = [sys.executable, "-c", CHILD, str(source), str(tmp_path / made), layout]
-    assert subprocess.run(child, check=False).returncode == 128 + signal.SIGTERM
+    assert subprocess.run([*child, str(int(signal.SIGTERM))], check=False).returncode == 128 + signal.SIGTERM
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(("layout", "made"), [("native", "made"), ("gguf", "tiny.gguf")])
+def test_what_a_killed_one_left_goes_with_the_next_and_nothing_else(layout: str, made: str, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "source")
+    child = [sys.executable, "-c", CHILD, str(source), str(tmp_path / made), layout]
+    assert subprocess.run([*child, str(int(signal.SIGKILL))], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(f".{made}.*.tmp"))) == 1
+    others = {f".{made}.{os.getpid()}0.tmp.tmp", f".{made}.{os.getppid()}.tmp", f".{made}.x.tmp", f".a{made}.1.tmp"}
+    for name in others:
+        (tmp_path / name).write_text("of somebody else", encoding="utf-8")
+    export.run(str(source), tmp_path / made, layout, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"source", made, *others}
 
 
 def test_a_full_disk_is_seen_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

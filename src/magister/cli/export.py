@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -36,6 +37,7 @@ def run(source: str, destination: Path, layout: str, type: str | None) -> int:
     _check(destination, form, asked)
     config = weights.read_config(path)
     destination.parent.mkdir(parents=True, exist_ok=True)
+    _clear(destination)
     _check_disk(destination.parent, export.bytes_needed(config, form, asked, _size(path)))
     with _progress(len(list(native_parameters(build(config))))) as tick, _whole(destination) as new:
         tensors = weights.stream(path)
@@ -116,7 +118,7 @@ def _companions(folder: Path, new: Path, layout: Layout) -> None:
 @contextmanager
 def _whole(destination: Path) -> Iterator[Path]:
     """A name beside the destination to write to; it gets the destination's own at the end, or goes."""
-    new = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    new = _new(destination, os.getpid())
     # Otherwise a process that is asked to end is gone at once, and what it wrote stays, as large as the model.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -126,10 +128,37 @@ def _whole(destination: Path) -> Iterator[Path]:
         new.rename(destination)
         flush(destination.parent)
     finally:
-        if new.is_dir():
-            shutil.rmtree(new)
-        new.unlink(missing_ok=True)
+        _remove(new)
         signal.signal(signal.SIGTERM, before)
+
+
+def _new(destination: Path, process: int) -> Path:
+    return destination.with_name(f".{destination.name}.{process}.tmp")
+
+
+def _remove(new: Path) -> None:
+    if new.is_dir():
+        shutil.rmtree(new)
+    new.unlink(missing_ok=True)
+
+
+def _clear(destination: Path) -> None:
+    """Removes what exports to the same place left that were killed: as large as the model, and in nobody's way else."""
+    for path in destination.parent.glob(f".{glob.escape(destination.name)}.*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdigit() and path == _new(destination, int(process)) and not _runs(int(process)):
+            _remove(path)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        # Somebody else's, or a number that no process has: not ours to judge.
+        return True
+    return True
 
 
 @contextmanager
