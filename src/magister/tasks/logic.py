@@ -173,7 +173,7 @@ def _deductions(
         by, about, _ = statements[place]
         old, new = (by, about) if by in known else (about, by)
         known.append(new)
-        lines.append(f"{people[old]} {_word(truths[old])}, {meant[place]}: {people[new]} {_word(truths[new])}")
+        lines.append(f"as {people[old]} {_word(truths[old])}, {meant[place]}: {people[new]} {_word(truths[new])}")
     return lines, known
 
 

@@ -38,7 +38,7 @@ class Drills:
 
     def draw(self, rng: random.Random) -> Sequence:
         """One drill of a kind at random."""
-        kind = rng.choice((self._echo, self._echo, self._names, self._names, self._spell, self._facts))
+        kind = rng.choice((self._echo, self._echo, self._names, self._names, self._spell, self._spell, self._facts))
         ids, learn = kind(rng)
         return Sequence((self.begin, *ids), (False, *learn))
 

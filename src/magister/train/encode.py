@@ -6,11 +6,15 @@ encodes hundreds of conversations a second.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from magister.train.conversations import Conversation, Turn
 from magister.train.packing import Sequence
+
+_QUOTED = re.compile(r"(?<=^>)(?=\S)", re.MULTILINE)
+"""Right behind the mark of a quotation that begins without a blank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +53,15 @@ class Encoder:
         for turn in conversation.turns:
             put([self.user_open, *self.text(turn.user), self.user_close], False)
             if turn.thinking or turn.cut:
-                put([self.think_open, *self.text(turn.thinking)], True)
+                put([self.think_open, *self._thought(turn.thinking)], True)
                 put([self.think_close], not turn.cut)
             put([*self._reply(turn), self.end], True)
         return Sequence(tuple(ids), tuple(learn))
+
+    def _thought(self, thinking: str) -> list[int]:
+        """The mark before a quotation is a token by itself: `>A` is one too, and then no copy of the question's."""
+        parts = _QUOTED.split(thinking)
+        return [id_ for part in parts for id_ in self.text(part)]
 
     def _reply(self, turn: Turn) -> list[int]:
         if not turn.spelled:
