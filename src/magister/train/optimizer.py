@@ -41,9 +41,11 @@ class OptimizerConfig:
 class Optimizer:
     """Both optimisers as one."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+    def __init__(self, model: nn.Module, config: OptimizerConfig, more: tuple[nn.Parameter, ...] = ()) -> None:
+        """`more`: matrices that are learned with the model's own and are none of its parameters."""
         self.config = config
         matrices, embeddings, gains = _sorted_parameters(model)
+        matrices += more
         self._muon = Muon(matrices, momentum=config.momentum, weight_decay=config.weight_decay)
         groups = [{"params": embeddings, "lr": config.embedding_rate}, {"params": gains, "lr": config.norm_rate}]
         self._adamw = torch.optim.AdamW(groups, betas=config.betas, weight_decay=0.0)

@@ -23,6 +23,7 @@ from torch import Tensor
 from magister.model.attention import CausalAttention, PackedAttention, packed_positions, segment_lengths
 from magister.model.network import Model
 from magister.train import checkpoint
+from magister.train.bridge import Bridge
 from magister.train.interrupt import first_interrupt
 from magister.train.optimizer import Optimizer, OptimizerConfig
 from magister.train.packing import IGNORE, Rows
@@ -61,10 +62,11 @@ def train(model: Model, spec: ShardSpec, config: SftConfig, folder: Path, identi
     """
     device = torch.device(config.device)
     model.to(device=device, dtype=torch.float32).train()
-    optimizer = Optimizer(model.decoder, config.optimizer)
+    bridge = None if model.decoder.output is None else Bridge(model)
+    optimizer = Optimizer(model.decoder, config.optimizer, () if bridge is None else (bridge.weight,))
     fixed = _fixed(config) | identity
-    step, tokens, cursor, precision = _resume(model, optimizer, config, folder, fixed)
-    loss_of = _loss_function(model, config, device, precision)
+    step, tokens, cursor, precision = _resume(model, bridge, optimizer, config, folder, fixed)
+    loss_of = _loss_function(model, bridge, config, device, precision)
     began = last_saved = time.monotonic()
     with (
         first_interrupt() as interrupted,
@@ -94,10 +96,12 @@ def train(model: Model, spec: ShardSpec, config: SftConfig, folder: Path, identi
             stop = interrupted.is_set()
             if stop or now - last_saved > config.checkpoint_seconds or step == config.total_steps:
                 watch.flush()
-                checkpoint.save(folder, _state(model, optimizer, fixed, precision, step, tokens, cursor))
+                checkpoint.save(folder, _state(model, bridge, optimizer, fixed, precision, step, tokens, cursor))
                 last_saved = time.monotonic()
             if stop:
                 raise KeyboardInterrupt(f"stopped after step {step} of {config.total_steps}, saved in {folder}")
+    if bridge is not None:
+        bridge.fold(model)
     model.eval()
 
 
@@ -108,19 +112,22 @@ def _finite(loss: Tensor, step: int, folder: Path) -> float:
     return value
 
 
-def packed_loss(model: Model, trunk: Callable[..., Tensor], rows: Rows, device: torch.device) -> Tensor:
+def packed_loss(
+    model: Model, bridge: Bridge | None, trunk: Callable[..., Tensor], rows: Rows, device: torch.device
+) -> Tensor:
     """Mean negative log-likelihood of the learned positions, a scalar in float32."""
     ids_bt = torch.from_numpy(rows.ids_rt).to(device, torch.int64)
     segments_bt = torch.from_numpy(rows.segments_rt).to(device)
     targets_bt = torch.from_numpy(rows.targets_rt).to(device, torch.int64)
     hidden_btd = trunk(ids_bt, segments_bt)
     learned_bt = targets_bt != IGNORE
-    logits_nv = model.logits(hidden_btd[learned_bt])
+    hidden_nd = hidden_btd[learned_bt]
+    logits_nv = model.logits(hidden_nd) if bridge is None else F.linear(hidden_nd, bridge.head(model))
     return F.cross_entropy(logits_nv.float(), targets_bt[learned_bt])
 
 
 def _loss_function(
-    model: Model, config: SftConfig, device: torch.device, precision: Precision
+    model: Model, bridge: Bridge | None, config: SftConfig, device: torch.device, precision: Precision
 ) -> Callable[[Rows], Tensor]:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -138,18 +145,23 @@ def _loss_function(
 
     def loss_of(rows: Rows) -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            return packed_loss(model, run, rows, device)
+            return packed_loss(model, bridge, run, rows, device)
 
     return loss_of
 
 
 def _resume(
-    model: Model, optimizer: Optimizer, config: SftConfig, folder: Path, fixed: dict[str, Any]
+    model: Model,
+    bridge: Bridge | None,
+    optimizer: Optimizer,
+    config: SftConfig,
+    folder: Path,
+    fixed: dict[str, Any],
 ) -> tuple[int, int, Cursor, Precision]:
     state = checkpoint.load(folder)
     if state is None:
         return 0, 0, Cursor(0, 0), config.precision or faster_precision(torch.device(config.device))
-    if "fixed" not in state:
+    if "fixed" not in state or "bridge" not in state:
         raise ValueError(
             f"the checkpoint in {folder} is of an earlier version and does not say which data it was made with; "
             "it cannot be gone on from: train in another folder"
@@ -161,12 +173,15 @@ def _resume(
                 f"the checkpoint in {folder} was made with {name} {made.get(name)}, this run asks for {fixed.get(name)}"
             )
     model.load_state_dict(state["model"])
+    if bridge is not None:
+        bridge.load_state_dict(state["bridge"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["tokens"], Cursor(*state["cursor"]), state["precision"]
 
 
 def _state(
     model: Model,
+    bridge: Bridge | None,
     optimizer: Optimizer,
     fixed: dict[str, Any],
     precision: Precision,
@@ -176,6 +191,7 @@ def _state(
 ) -> dict[str, Any]:
     return {
         "model": model.state_dict(),
+        "bridge": {} if bridge is None else bridge.state_dict(),
         "optimizer": optimizer.state_dict(),
         "fixed": fixed,
         "precision": precision,
