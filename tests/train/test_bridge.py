@@ -66,7 +66,7 @@ def test_tokens_that_are_copied_teach_how_others_are() -> None:
             states_nd = model.decoder.tok_embeddings.weight[shown].detach()
             loss = F.cross_entropy(F.linear(states_nd, bridge.head(model)), shown)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         came[name] = (_copied(model, bridge.head(model), shown), _copied(model, bridge.head(model), unseen))
     assert came["head alone"][0] > 0.9 > 0.1 > came["head alone"][1], came
