@@ -1,0 +1,17 @@
+"""What holds for every test: an interrupt can be sent.
+
+A shell that starts a job in the background has it ignore SIGINT, and so would every process the tests start.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """SIGINT interrupts, whoever started the tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
