@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +40,7 @@ def test_it_changes_nothing_at_first_and_is_a_plain_head_at_the_end() -> None:
     bridge, hidden_nd = Bridge(model), torch.randn(5, 16, generator=torch.Generator().manual_seed(2))
     before = model.logits(hidden_nd)
     assert torch.equal(F.linear(hidden_nd, bridge.head(model)), before)
+    assert bridge.weight is not None
     with torch.no_grad():
         bridge.weight.normal_()
     through = F.linear(hidden_nd, bridge.head(model))
@@ -45,6 +48,15 @@ def test_it_changes_nothing_at_first_and_is_a_plain_head_at_the_end() -> None:
     bridge.fold(model)
     assert torch.equal(model.logits(hidden_nd), through)
     assert not bridge.weight.any()
+
+
+def test_where_head_and_embeddings_are_one_matrix_there_is_none() -> None:
+    model = build(ModelConfig(replace(SHAPE, tied_embeddings=True), None))
+    init_weights(model, 0)
+    bridge, hidden_nd = Bridge(model), torch.ones(5, 16)
+    assert not list(bridge.parameters())
+    assert torch.equal(F.linear(hidden_nd, bridge.head(model)), model.logits(hidden_nd))
+    bridge.fold(model)
 
 
 def _copied(model: Model, head: Tensor, tokens: Tensor) -> float:
@@ -60,7 +72,7 @@ def test_tokens_that_are_copied_teach_how_others_are() -> None:
         model = tiny()
         bridge = Bridge(model)
         assert model.decoder.output is not None
-        learned = [bridge.weight] if name == "bridge" else [model.decoder.output.weight]
+        learned = list(bridge.parameters()) if name == "bridge" else [model.decoder.output.weight]
         optimizer = torch.optim.Adam(learned, lr=0.05)
         for _ in range(1000):
             states_nd = model.decoder.tok_embeddings.weight[shown].detach()

@@ -16,6 +16,7 @@ from tests.counting import MakeCountUp, count_up
 from magister.model.config import DecoderConfig, ModelConfig
 from magister.model.network import Model, build, init_weights
 from magister.train import checkpoint
+from magister.train.bridge import Bridge
 from magister.train.interrupt import first_interrupt
 from magister.train.optimizer import Optimizer, OptimizerConfig
 from magister.train.packing import Rows, pack
@@ -76,7 +77,7 @@ def test_batches_go_on_from_any_cursor() -> None:
 def test_packed_loss_equals_the_loss_of_each_sequence_alone() -> None:
     model = tiny()
     packed_rows = rows_of(12)
-    loss_of = _loss_function(model, None, CONFIG, torch.device("cpu"), "fp32")
+    loss_of = _loss_function(model, Bridge(model), CONFIG, torch.device("cpu"), "fp32")
     together = loss_of(packed_rows)
     total, learned = 0.0, 0
     for seed in range(12):
@@ -96,8 +97,8 @@ def test_the_masked_and_the_ragged_network_give_one_loss() -> None:
         hidden: torch.Tensor = model(ids_bt, packed_positions(segments_bt), PackedAttention(segments_bt))
         return hidden
 
-    ragged = _loss_function(model, None, CONFIG, torch.device("cpu"), "fp32")(rows)
-    assert float(packed_loss(model, None, masked, rows, torch.device("cpu")).detach()) == pytest.approx(
+    ragged = _loss_function(model, Bridge(model), CONFIG, torch.device("cpu"), "fp32")(rows)
+    assert float(packed_loss(model, Bridge(model), masked, rows, torch.device("cpu")).detach()) == pytest.approx(
         float(ragged.detach()), rel=1e-5
     )
 

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from magister.cli import compose, places
 from magister.model import export, gguf_files, weights
+from magister.model.atomic import unfinished
 from magister.model.config import ModelConfig
 from magister.model.disk import flush
 from magister.model.export import Layout, Type
@@ -118,7 +119,7 @@ def _companions(folder: Path, new: Path, layout: Layout) -> None:
 @contextmanager
 def _whole(destination: Path) -> Iterator[Path]:
     """A name beside the destination to write to; it gets the destination's own at the end, or goes."""
-    new = _new(destination, os.getpid())
+    new = unfinished(destination, os.getpid())
     # Otherwise a process that is asked to end is gone at once, and what it wrote stays, as large as the model.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -132,10 +133,6 @@ def _whole(destination: Path) -> Iterator[Path]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _new(destination: Path, process: int) -> Path:
-    return destination.with_name(f".{destination.name}.{process}.tmp")
-
-
 def _remove(new: Path) -> None:
     if new.is_dir():
         shutil.rmtree(new)
@@ -146,7 +143,7 @@ def _clear(destination: Path) -> None:
     """Removes what exports to the same place left that were killed: as large as the model, and in nobody's way else."""
     for path in destination.parent.glob(f".{glob.escape(destination.name)}.*.tmp"):
         process = path.name.split(".")[-2]
-        if process.isdigit() and path == _new(destination, int(process)) and not _runs(int(process)):
+        if process.isdigit() and path == unfinished(destination, int(process)) and not _runs(int(process)):
             _remove(path)
 
 

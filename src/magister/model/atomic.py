@@ -77,7 +77,7 @@ def replace(path: Path, write: Callable[[Path], object], size: int = 0) -> None:
 
     OSError where the system refuses; where there is no room, with the bytes of `size`.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    new = unfinished(path, os.getpid())
     try:
         write(new)
         flush(new)
@@ -94,6 +94,11 @@ def replace(path: Path, write: Callable[[Path], object], size: int = 0) -> None:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def unfinished(path: Path, process: int) -> Path:
+    """Where `process` writes what is to become `path`."""
+    return path.with_name(f".{path.name}.{process}.tmp")
 
 
 def memory(tensor: Tensor) -> Iterator[memoryview]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from magister.kernels import dispatch
 from magister.kernels.quantized import Quantized, dequantize
-from magister.model import names, permute, sources
+from magister.model import atomic, names, permute, sources
 from magister.model.config import ModelConfig
 from magister.model.config_files import config_json, params_json
 from magister.model.disk import flush
@@ -153,7 +153,7 @@ def _stored(parameter: Tensor, dtype: torch.dtype | None) -> Tensor:
 def _write(folder: Path, stem: str, described_in: str, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights, text = folder / f"{stem}.safetensors", folder / described_in
-    weights_new, text_new = (target.with_name(f".{target.name}.{os.getpid()}.tmp") for target in (weights, text))
+    weights_new, text_new = (atomic.unfinished(target, os.getpid()) for target in (weights, text))
     try:
         save_file(tensors, weights_new, metadata={"format": "pt"})
         text_new.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

@@ -64,6 +64,11 @@ def subtract(a: int, b: int) -> Work:
     return _whole(lines, a, "-", b, a - b)
 
 
+def plus(a: int, b: int) -> Work:
+    """a + b, as a difference where b is negative."""
+    return add(a, b) if b >= 0 else subtract(a, -b)
+
+
 def multiply(a: int, b: int) -> Work:
     """a * b for any integers; table facts at once, else digit by digit and summed."""
     if a < 0 or b < 0:

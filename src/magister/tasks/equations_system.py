@@ -94,15 +94,10 @@ def _without_second(rows: list[Row], letters: tuple[str, str]) -> list[str]:
     ]
     a, c = a * times, c * times
     d, f = (-d * often, -f * often) if minus else (d * often, f * often)
-    count, right = _plus(a, d), _plus(c, f)
+    count, right = digits.plus(a, d), digits.plus(c, f)
     lines.append(f"{join([term(a, letters[0]), term(d, letters[0])])}={join([str(c), str(f)])}")
     lines += [count.text, right.text, f"{term(count.result, letters[0])}={right.result}"]
     return lines + divided(letters[0], count.result, right.result)
-
-
-def _plus(a: int, b: int) -> digits.Work:
-    """a + b, written as a difference where b is negative."""
-    return digits.add(a, b) if b >= 0 else digits.subtract(a, -b)
 
 
 def _draw(rng: random.Random, level: int) -> System:

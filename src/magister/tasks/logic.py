@@ -14,6 +14,7 @@ from typing import NamedTuple
 from magister.answers.exact import extract, same
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
+from magister.tasks.quotation import quote
 
 NAME = "logic"
 LEVELS = 4
@@ -79,24 +80,16 @@ def _order(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         operands += [upper, role]
     asked = book.say(rng, (theme[f"ask_{ask}"],))
     prompt = " ".join([*parts, asked])
-    lines = [_again(part, one, first=not place) for place, (part, one) in enumerate(zip(parts, meant, strict=True))]
+    lines = [quote(part, one, first=not place) for place, (part, one) in enumerate(zip(parts, meant, strict=True))]
     at = clues[0]
     # A blank before every name: inside a sentence a name is another token than at the start of a line.
     lines.append("down " + ", ".join(people[at:]))
     lines.append("up " + ", ".join(people[at::-1]))
     lines.append("line " + ", ".join(people))
-    lines.append(_again(asked, ask))
+    lines.append(quote(asked, ask))
     answer = people[_ASKS[ask]]
     lines.append(f"so {ask} {answer}")
     return _problem("order", level, tuple(operands), prompt, lines, answer)
-
-
-def _again(sentence: str, meant: str, *, first: bool = False) -> str:
-    """A sentence said again and what it means: read off right behind it, with no clue lost or taken twice.
-
-    The puzzle's `first` words have no blank before them there, and so have none here: they are the same tokens.
-    """
-    return f">{'' if first else ' '}{sentence.strip().rstrip('.?')}: {meant}"
 
 
 def _named(sentence: str, link: str, a: str, b: str) -> str:
@@ -137,7 +130,7 @@ def _truth(rng: random.Random, level: int, book: Phrasebook) -> Problem:
     operands: list[int | str] = [len(people), anchor, _word(truths[anchor]), "early" if early else "late"]
     for statement in statements:
         operands += [statement.by, statement.about, _word(statement.honest)]
-    lines = list(map(_again, body, [fact, *meant] if early else [*meant, fact]))
+    lines = list(map(quote, body, [fact, *meant] if early else [*meant, fact]))
     deduced, order = _deductions(people, truths, statements, meant, anchor)
     lines += deduced
     answer = ", ".join(people[one] for one in order if truths[one]) or NOBODY

@@ -95,11 +95,12 @@ def _pair(rng: random.Random, kind: str, level: int) -> tuple[int, int, digits.W
     drawn = []
     for _ in range(_TRIES):
         a, b = _related(rng, most, level)
-        work, length = compute(a, b), len(measure(a, b))
+        length = len(measure(a, b))
+        drawn.append((length, a, b))
         if length <= (_LONGEST_BEYOND if level == BEYOND else _LONGEST):
-            return a, b, work
-        drawn.append((length, a, b, work))
-    return min(drawn)[1:]
+            break
+    _, a, b = min(drawn)
+    return a, b, compute(a, b)
 
 
 def _related(rng: random.Random, most: int, level: int) -> tuple[int, int]:

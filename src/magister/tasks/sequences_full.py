@@ -9,21 +9,21 @@ from __future__ import annotations
 from itertools import pairwise
 
 from magister.tasks import digits
-from magister.tasks.sequences_think import Thought, step_by
+from magister.tasks.sequences_think import Thought, ended, listed
 
 
 def next_in_full(terms: list[int]) -> Thought | None:
     """The next number of a sequence; None where no known rule fits."""
-    lines = [_list(terms)]
+    lines = [listed(terms)]
     differences = []
     for before, after in pairwise(terms):
         work = digits.subtract(after, before)
         lines.append(work.text)
         differences.append(work.result)
     if len(set(differences)) == 1:
-        lines.append(f"differences {_list(differences)}: same")
-        return _ended(lines, step_by(terms[-1], differences[0]))
-    lines.append(f"differences {_list(differences)}: not same")
+        lines.append(f"differences {listed(differences)}: same")
+        return ended(lines, digits.plus(terms[-1], differences[0]))
+    lines.append(f"differences {listed(differences)}: not same")
     for rule in (_ratio, _second, _sums, _steps_in_turn, _two_in_turn):
         found = rule(terms, differences, lines)
         if found is not None:
@@ -33,17 +33,17 @@ def next_in_full(terms: list[int]) -> Thought | None:
 
 def place_in_full(terms: list[int], k: int) -> Thought:
     """The term at place k of an arithmetic or geometric sequence of four terms."""
-    lines = [f"{','.join(map(str, terms))} term {k}"]
+    lines = [f"{listed(terms)} term {k}"]
     works = [digits.subtract(b, a) for a, b in pairwise(terms)]
     lines += [work.text for work in works]
-    listed = ",".join(str(work.result) for work in works)
+    found = listed([work.result for work in works])
     if len({work.result for work in works}) == 1:
         steps, difference = digits.subtract(k, 1), works[0].result
         times = digits.multiply(abs(difference), steps.result)
-        final = step_by(terms[0], times.result if difference > 0 else -times.result)
-        lines += [f"differences {listed}: same", steps.text, times.text, final.text]
+        final = digits.plus(terms[0], times.result if difference > 0 else -times.result)
+        lines += [f"differences {found}: same", steps.text, times.text, final.text]
         return Thought(lines, final.result)
-    lines.append(f"differences {listed}: not same")
+    lines.append(f"differences {found}: not same")
     ratio, value = _ratio_of(terms, lines), terms[-1]
     for place in range(len(terms) + 1, k + 1):
         work = digits.multiply(value, ratio)
@@ -76,7 +76,7 @@ def _ratio(terms: list[int], _differences: list[int], lines: list[str]) -> Thoug
     ratio = _ratio_of(terms, lines)
     if not ratio:
         return None
-    return _ended(lines, digits.multiply(terms[-1], ratio) if ratio > 0 else digits.divide(terms[-1], -ratio))
+    return ended(lines, digits.multiply(terms[-1], ratio) if ratio > 0 else digits.divide(terms[-1], -ratio))
 
 
 def _second(terms: list[int], differences: list[int], lines: list[str]) -> Thought | None:
@@ -86,12 +86,12 @@ def _second(terms: list[int], differences: list[int], lines: list[str]) -> Thoug
         lines.append(work.text)
         seconds.append(work.result)
         if seconds[0] != seconds[-1]:
-            lines.append(f"second {_list(seconds)}: not same")
+            lines.append(f"second {listed(seconds)}: not same")
             return None
-    lines.append(f"second {_list(seconds)}: same")
-    difference = step_by(differences[-1], seconds[0])
+    lines.append(f"second {listed(seconds)}: same")
+    difference = digits.plus(differences[-1], seconds[0])
     lines.append(difference.text)
-    return _ended(lines, step_by(terms[-1], difference.result))
+    return ended(lines, digits.plus(terms[-1], difference.result))
 
 
 def _sums(terms: list[int], _differences: list[int], lines: list[str]) -> Thought | None:
@@ -102,7 +102,7 @@ def _sums(terms: list[int], _differences: list[int], lines: list[str]) -> Though
             lines.append(f"sums not {third}: no")
             return None
     lines.append("sums of two: yes")
-    return _ended(lines, digits.add(terms[-2], terms[-1]))
+    return ended(lines, digits.add(terms[-2], terms[-1]))
 
 
 def _steps_in_turn(terms: list[int], differences: list[int], lines: list[str]) -> Thought | None:
@@ -111,7 +111,7 @@ def _steps_in_turn(terms: list[int], differences: list[int], lines: list[str]) -
         added, found = differences[start::2], set(differences[start::2])
         if len(added) < 2 or len(found) > 1:
             continue
-        lines.append(f"in turn {_list(added)}: same")
+        lines.append(f"in turn {listed(added)}: same")
         places = range(1 - start, len(terms) - 1, 2)
         before, after = terms[places[0]], terms[places[0] + 1]
         ratio = after // before if before > 0 and after % before == 0 else 0
@@ -127,14 +127,14 @@ def _steps_in_turn(terms: list[int], differences: list[int], lines: list[str]) -
                 return None
         adds = (len(terms) - 1) % 2 == start
         lines.append(f"+{added[0]} and *{ratio} in turn, now {f'+{added[0]}' if adds else f'*{ratio}'}")
-        return _ended(lines, step_by(terms[-1], added[0]) if adds else digits.multiply(terms[-1], ratio))
+        return ended(lines, digits.plus(terms[-1], added[0]) if adds else digits.multiply(terms[-1], ratio))
     lines.append("in turn: no")
     return None
 
 
 def _two_in_turn(terms: list[int], _differences: list[int], lines: list[str]) -> Thought | None:
     odd, even = terms[::2], terms[1::2]
-    lines.append(f"two: {_list(odd)} and {_list(even)}")
+    lines.append(f"two: {listed(odd)} and {listed(even)}")
     row = odd if len(odd) == len(even) else even
     if len(row) < 3:
         return None
@@ -143,12 +143,4 @@ def _two_in_turn(terms: list[int], _differences: list[int], lines: list[str]) ->
     if len({work.result for work in works}) > 1:
         return None
     lines.append("same")
-    return _ended(lines, step_by(row[-1], works[0].result))
-
-
-def _ended(lines: list[str], work: digits.Work) -> Thought:
-    return Thought([*lines, work.text], work.result)
-
-
-def _list(terms: list[int]) -> str:
-    return ",".join(map(str, terms))
+    return ended(lines, digits.plus(row[-1], works[0].result))

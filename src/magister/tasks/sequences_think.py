@@ -23,26 +23,21 @@ class Thought(NamedTuple):
     result: int
 
 
-def step_by(value: int, difference: int) -> digits.Work:
-    """`value + difference`, as a subtraction where the difference is negative."""
-    return digits.add(value, difference) if difference >= 0 else digits.subtract(value, -difference)
-
-
 def next_term(terms: list[int]) -> Thought | None:
     """The next number of a sequence; None where no known rule fits."""
-    lines = [_list(terms)]
+    lines = [listed(terms)]
     differences = _steps(terms, lines)
     if len(set(differences)) == 1:
         lines.append(f"all {differences[0]:+}")
-        return _ended(lines, step_by(terms[-1], differences[0]))
+        return ended(lines, digits.plus(terms[-1], differences[0]))
     ratio = _ratio_of(terms, lines)
     if ratio:
-        return _ended(lines, digits.multiply(terms[-1], ratio) if ratio > 0 else digits.divide(terms[-1], -ratio))
+        return ended(lines, digits.multiply(terms[-1], ratio) if ratio > 0 else digits.divide(terms[-1], -ratio))
     for before, after in pairwise(terms[len(differences) :]):
         work = digits.subtract(after, before)
         lines.append(work.text)
         differences.append(work.result)
-    lines.append(f"differences {_list(differences)}")
+    lines.append(f"differences {listed(differences)}")
     for rule in (_second, _sums, _steps_in_turn, _two_in_turn):
         found = rule(terms, differences, lines)
         if found is not None:
@@ -52,7 +47,7 @@ def next_term(terms: list[int]) -> Thought | None:
 
 def term_at(terms: list[int], k: int) -> Thought:
     """The term at place k of an arithmetic or geometric sequence."""
-    lines = [f"{_list(terms)} term {k}"]
+    lines = [f"{listed(terms)} term {k}"]
     differences = _steps(terms, lines)
     if len(set(differences)) == 1:
         steps, difference = digits.subtract(k, 1), differences[0]
@@ -60,7 +55,7 @@ def term_at(terms: list[int], k: int) -> Thought:
         large, small = sorted((steps.result, abs(difference)), key=_weight, reverse=True)
         times = digits.multiply(large, small)
         lines += [f"{steps.text} steps of {difference}", times.text]
-        return _ended(lines, step_by(terms[0], times.result if difference > 0 else -times.result))
+        return ended(lines, digits.plus(terms[0], times.result if difference > 0 else -times.result))
     ratio, value = _ratio_of(terms, lines), terms[-1]
     for place in range(len(terms) + 1, k + 1):
         work = digits.multiply(value, ratio)
@@ -71,18 +66,18 @@ def term_at(terms: list[int], k: int) -> Thought:
 
 def third_differences(terms: list[int]) -> Thought:
     """The next number of a cubic sequence."""
-    lines, rows = [_list(terms)], [terms]
+    lines, rows = [listed(terms)], [terms]
     for name in ("differences", "second", "third"):
         row = []
         for before, after in zip(rows[-1], rows[-1][1:], strict=False):
             work = digits.subtract(after, before)
             lines.append(work.text)
             row.append(work.result)
-        lines.append(f"{name} {_list(row)}: {'same' if len(set(row)) == 1 else 'not same'}")
+        lines.append(f"{name} {listed(row)}: {'same' if len(set(row)) == 1 else 'not same'}")
         rows.append(row)
     value = rows[-1][-1]
     for row in reversed(rows[:-1]):
-        work = step_by(row[-1], value)
+        work = digits.plus(row[-1], value)
         lines.append(work.text)
         value = work.result
     return Thought(lines, value)
@@ -145,9 +140,9 @@ def _second(terms: list[int], differences: list[int], lines: list[str]) -> Thoug
     if len(set(seconds)) > 1:
         return None
     lines.append(f"all {seconds[0]:+}")
-    difference = step_by(differences[-1], seconds[0])
+    difference = digits.plus(differences[-1], seconds[0])
     lines.append(difference.text)
-    return _ended(lines, step_by(terms[-1], difference.result))
+    return ended(lines, digits.plus(terms[-1], difference.result))
 
 
 def _sums(terms: list[int], _differences: list[int], lines: list[str]) -> Thought | None:
@@ -158,7 +153,7 @@ def _sums(terms: list[int], _differences: list[int], lines: list[str]) -> Though
             lines.append(f"not {third}")
             return None
     lines.append("sums of two")
-    return _ended(lines, digits.add(terms[-2], terms[-1]))
+    return ended(lines, digits.add(terms[-2], terms[-1]))
 
 
 def _steps_in_turn(terms: list[int], differences: list[int], lines: list[str]) -> Thought | None:
@@ -182,7 +177,7 @@ def _steps_in_turn(terms: list[int], differences: list[int], lines: list[str]) -
             return None
     added, adds = rows[start][0], (len(terms) - 1) % 2 == start
     lines.append(f"+{added} and *{ratio} in turn, now {f'+{added}' if adds else f'*{ratio}'}")
-    return _ended(lines, step_by(terms[-1], added) if adds else digits.multiply(terms[-1], ratio))
+    return ended(lines, digits.plus(terms[-1], added) if adds else digits.multiply(terms[-1], ratio))
 
 
 def _two_in_turn(terms: list[int], _differences: list[int], lines: list[str]) -> Thought | None:
@@ -190,14 +185,16 @@ def _two_in_turn(terms: list[int], _differences: list[int], lines: list[str]) ->
     row = terms[len(terms) % 2 :: 2]
     if len(row) < 3:
         return None
-    lines.append(f"two: {_list(row)}")
+    lines.append(f"two: {listed(row)}")
     steps = _steps(row, lines)
-    return _ended(lines, step_by(row[-1], steps[0])) if len(set(steps)) == 1 else None
+    return ended(lines, digits.plus(row[-1], steps[0])) if len(set(steps)) == 1 else None
 
 
-def _ended(lines: list[str], work: digits.Work) -> Thought:
+def ended(lines: list[str], work: digits.Work) -> Thought:
+    """A thought that ends in `work`."""
     return Thought([*lines, work.text], work.result)
 
 
-def _list(terms: list[int]) -> str:
+def listed(terms: list[int]) -> str:
+    """`3,5,8`."""
     return ",".join(map(str, terms))

@@ -13,6 +13,7 @@ from magister.answers.exact import extract, rational
 from magister.tasks import digits
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
+from magister.tasks.quotation import quote
 
 NAME = "word_problems"
 LEVELS = 5
@@ -23,7 +24,6 @@ LONGEST = 300
 _TRIES = 30
 
 STEPS = ("gain", "lose", "groups_gain", "groups_lose", "times", "share")
-WHOLE = ("shop", "two_prices", "travel", "work", "pool")
 
 _LABELS = {
     "gain": "gets {0}",
@@ -111,10 +111,9 @@ def _story(rng: random.Random, level: int, book: Phrasebook) -> tuple[Problem, i
     operands: list[int | str] = [start]
     for step in steps:
         operands += [step.code, *step.numbers]
-    # Only the first sentence has no blank before it, as in the story: its first word is then the same token.
-    lines = [_again(parts[0], f"start {start}")]
+    lines = [quote(parts[0], f"start {start}", first=True)]
     for part, (label, text) in zip(parts[1:], told, strict=False):
-        lines += [_again(f" {part}", label), text]
+        lines += [quote(part, label), text]
     return _problem("story", level, tuple(operands), " ".join(parts), "\n".join(lines), total), length
 
 
@@ -126,11 +125,6 @@ def _told_again(steps: list[_Step], parts: list[str], amount: int) -> list[tuple
         text, amount = _carry_out(mentioned, amount)
         told.append((mentioned.label, text))
     return told
-
-
-def _again(sentence: str, label: str) -> str:
-    """A sentence said again, so that what it means is read off right behind it, and none is lost or taken twice."""
-    return f">{sentence.rstrip().rstrip('.')}: {label}"
 
 
 def _as_mentioned(sentence: str, numbers: tuple[int, ...]) -> tuple[int, ...]:
@@ -208,7 +202,7 @@ def _carry_out(step: _Step, total: int) -> tuple[str, int]:
 
 def _whole(rng: random.Random, level: int, book: Phrasebook) -> tuple[Problem, int]:
     """The problem, and how many characters its computations take in the order its operands are drawn in."""
-    kind = rng.choice(WHOLE)
+    kind = rng.choice(tuple(_KINDS))
     draw, think = _KINDS[kind]
     slots = draw(rng, level)
     words: dict[str, object] = {"name": "", "item": ""}

@@ -16,23 +16,26 @@ from magister.model.network import Model
 
 
 class Bridge(nn.Module):
-    """Zero at first, so that it changes nothing; of no use where head and embeddings are one matrix."""
+    """Zero at first, so that it changes nothing; without a weight where head and embeddings are one matrix."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        decoder = model.decoder
-        dim = decoder.tok_embeddings.weight.shape[1]
-        self.weight = nn.Parameter(torch.zeros(dim, dim, device=decoder.tok_embeddings.weight.device))
+        embeddings_vd = model.decoder.tok_embeddings.weight
+        dim = embeddings_vd.shape[1]
+        zero = None if model.decoder.output is None else torch.zeros(dim, dim, device=embeddings_vd.device)
+        self.weight = None if zero is None else nn.Parameter(zero)
 
     def head(self, model: Model) -> Tensor:
         """The head [v, d] that the logits are computed with."""
-        assert model.decoder.output is not None
-        weight_vd: Tensor = model.decoder.output.weight
-        return weight_vd + model.decoder.tok_embeddings.weight @ self.weight
+        embeddings_vd: Tensor = model.decoder.tok_embeddings.weight
+        if self.weight is None or model.decoder.output is None:
+            return embeddings_vd
+        head_vd: Tensor = model.decoder.output.weight + embeddings_vd @ self.weight
+        return head_vd
 
     @torch.no_grad()
     def fold(self, model: Model) -> None:
         """Makes the head of `model` what `head` says, and the map zero."""
-        assert model.decoder.output is not None
-        model.decoder.output.weight.copy_(self.head(model))
-        self.weight.zero_()
+        if self.weight is not None and model.decoder.output is not None:
+            model.decoder.output.weight.copy_(self.head(model))
+            self.weight.zero_()

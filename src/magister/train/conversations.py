@@ -12,6 +12,7 @@ from functools import cache
 
 from magister.tasks import BEYOND, FAMILIES, HONEST, Phrasebook, Problem, Split, load_book
 from magister.tasks.family import draw
+from magister.tasks.quotation import MARK
 from magister.train.noise import retype
 
 
@@ -140,8 +141,8 @@ def quoted(problem: Problem, prompt: str) -> str:
     tokens; after a greeting they have one.
     """
     thinking = problem.thinking
-    moved = thinking.startswith(">") and not thinking.startswith("> ") and not prompt.startswith(thinking[1:6])
-    return f"> {thinking[1:]}" if moved else thinking
+    first = thinking.startswith(MARK) and not thinking.startswith(f"{MARK} ")
+    return f"{MARK} {thinking[1:]}" if first and not prompt.startswith(thinking[1:6]) else thinking
 
 
 CAREFUL = frozenset({"letters", "logic", "units", "equations", "word_problems"})

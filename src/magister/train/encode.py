@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from magister.tasks.quotation import MARK
 from magister.train.conversations import Conversation, Turn
 from magister.train.packing import Sequence
 
-_QUOTED = re.compile(r"(?<=^>)(?=\S)", re.MULTILINE)
+_QUOTED = re.compile(rf"(?<=^{MARK})(?=\S)", re.MULTILINE)
 """Right behind the mark of a quotation that begins without a blank."""
 
 

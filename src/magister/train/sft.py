@@ -62,8 +62,8 @@ def train(model: Model, spec: ShardSpec, config: SftConfig, folder: Path, identi
     """
     device = torch.device(config.device)
     model.to(device=device, dtype=torch.float32).train()
-    bridge = None if model.decoder.output is None else Bridge(model)
-    optimizer = Optimizer(model.decoder, config.optimizer, () if bridge is None else (bridge.weight,))
+    bridge = Bridge(model)
+    optimizer = Optimizer(model.decoder, config.optimizer, tuple(bridge.parameters()))
     fixed = _fixed(config) | identity
     step, tokens, cursor, precision = _resume(model, bridge, optimizer, config, folder, fixed)
     loss_of = _loss_function(model, bridge, config, device, precision)
@@ -100,8 +100,7 @@ def train(model: Model, spec: ShardSpec, config: SftConfig, folder: Path, identi
                 last_saved = time.monotonic()
             if stop:
                 raise KeyboardInterrupt(f"stopped after step {step} of {config.total_steps}, saved in {folder}")
-    if bridge is not None:
-        bridge.fold(model)
+    bridge.fold(model)
     model.eval()
 
 
@@ -112,22 +111,19 @@ def _finite(loss: Tensor, step: int, folder: Path) -> float:
     return value
 
 
-def packed_loss(
-    model: Model, bridge: Bridge | None, trunk: Callable[..., Tensor], rows: Rows, device: torch.device
-) -> Tensor:
+def packed_loss(model: Model, bridge: Bridge, trunk: Callable[..., Tensor], rows: Rows, device: torch.device) -> Tensor:
     """Mean negative log-likelihood of the learned positions, a scalar in float32."""
     ids_bt = torch.from_numpy(rows.ids_rt).to(device, torch.int64)
     segments_bt = torch.from_numpy(rows.segments_rt).to(device)
     targets_bt = torch.from_numpy(rows.targets_rt).to(device, torch.int64)
     hidden_btd = trunk(ids_bt, segments_bt)
     learned_bt = targets_bt != IGNORE
-    hidden_nd = hidden_btd[learned_bt]
-    logits_nv = model.logits(hidden_nd) if bridge is None else F.linear(hidden_nd, bridge.head(model))
+    logits_nv = F.linear(hidden_btd[learned_bt], bridge.head(model))
     return F.cross_entropy(logits_nv.float(), targets_bt[learned_bt])
 
 
 def _loss_function(
-    model: Model, bridge: Bridge | None, config: SftConfig, device: torch.device, precision: Precision
+    model: Model, bridge: Bridge, config: SftConfig, device: torch.device, precision: Precision
 ) -> Callable[[Rows], Tensor]:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -152,7 +148,7 @@ def _loss_function(
 
 def _resume(
     model: Model,
-    bridge: Bridge | None,
+    bridge: Bridge,
     optimizer: Optimizer,
     config: SftConfig,
     folder: Path,
@@ -173,15 +169,14 @@ def _resume(
                 f"the checkpoint in {folder} was made with {name} {made.get(name)}, this run asks for {fixed.get(name)}"
             )
     model.load_state_dict(state["model"])
-    if bridge is not None:
-        bridge.load_state_dict(state["bridge"])
+    bridge.load_state_dict(state["bridge"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["tokens"], Cursor(*state["cursor"]), state["precision"]
 
 
 def _state(
     model: Model,
-    bridge: Bridge | None,
+    bridge: Bridge,
     optimizer: Optimizer,
     fixed: dict[str, Any],
     precision: Precision,
@@ -191,7 +186,7 @@ def _state(
 ) -> dict[str, Any]:
     return {
         "model": model.state_dict(),
-        "bridge": {} if bridge is None else bridge.state_dict(),
+        "bridge": bridge.state_dict(),
         "optimizer": optimizer.state_dict(),
         "fixed": fixed,
         "precision": precision,
