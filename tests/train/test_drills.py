@@ -38,7 +38,8 @@ def test_the_first_token_is_given_and_something_is_learned(drills: Drills) -> No
 
 
 def test_what_is_learned_of_copies_stood_there_before(drills: Drills, tokenizer: Tokenizer) -> None:
-    copies = [s for s in drawn(drills) if not re.search(r"spell|=\d|:\d", tokenizer.decode(s.ids[1:]))]
+    others = re.compile(r"spell|=\d|:\d|/\d+ no|^ ?([A-Z]\w+): ?\1$", re.MULTILINE)
+    copies = [s for s in drawn(drills) if not others.search(tokenizer.decode(s.ids[1:]))]
     assert len(copies) > 100
     for sequence in copies:
         pairs = set()
@@ -51,7 +52,7 @@ def test_what_is_learned_of_copies_stood_there_before(drills: Drills, tokenizer:
 
 
 def test_words_are_spelled_and_facts_are_true(drills: Drills, tokenizer: Tokenizer) -> None:
-    spelled = equations = 0
+    spelled = equations = quotients = said_again = 0
     for sequence in drawn(drills):
         text = tokenizer.decode(sequence.ids[1:])
         for word, letters in re.findall(r"spell[ :](\w+)\n([\w-]+)\n", text):
@@ -60,6 +61,15 @@ def test_words_are_spelled_and_facts_are_true(drills: Drills, tokenizer: Tokeniz
         for left, right in re.findall(r"^([\d+*-]+)=(-?\d+)$", text, flags=re.MULTILINE):
             assert eval(left) == int(right)
             equations += 1
+        for a, b, quotient in re.findall(r"^(\d+)/(\d+)(=\d+| no)$", text, flags=re.MULTILINE):
+            assert quotient == (f"={int(a) // int(b)}" if int(a) % int(b) == 0 else " no")
+            quotients += 1
+        for first, again in re.findall(r"^ ?([A-Z]\w+): ?([A-Z]\w+)$", text, flags=re.MULTILINE):
+            assert first == again
+            assert first.casefold() not in drills.without
+            said_again += 1
+    assert quotients > 50
+    assert said_again > 300
     assert spelled > 500
     assert equations > 500
 

@@ -89,7 +89,10 @@ def _block(terms: list[Term], target: int, limit: int, operators: str) -> Though
             if match is None or whole is None:
                 continue
             sides = _sides(operator, target, match, other)
-            last = [f"{sides[1].value}{sides[0]}{sides[2].value}={target}", f"{whole.text}={target}"]
+            last = [f"{sides[1].value}{sides[0]}{sides[2].value}={target}"]
+            # What each side was made of, one at a time, before both stand in one line.
+            last += [f"{side.text}={side.value}" for side in sides[1:] if side.rank < 3 or side.text != str(side.value)]
+            last.append(f"{whole.text}={target}")
             return Thought([*lines, ",".join(goals) + " yes", *last], whole)
     return Thought([*lines, ",".join(goals)], None)
 

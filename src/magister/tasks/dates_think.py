@@ -157,10 +157,9 @@ def time_later(start: int, duration: int) -> Thought:
     carry = minutes // 60
     if carry:
         lines.append(f"{minutes}-60={minutes - 60}, carry 1")
-    if added < 24:
-        lines.append(f"{hours}+{added}{'+1' if carry else ''}={hours + added + carry}")
-    else:
-        lines += ([f"{hours}+1={hours + 1}"] if carry else []) + [digits.add(hours + carry, added).text]
+    if carry:
+        lines.append(f"{hours}+1={hours + 1}")
+    lines.append(digits.add(hours + carry, added).text)
     hours += added + carry
     if hours >= 48:
         lines += [digits.divide(hours, 24).text, f"hours {hours % 24}"]
@@ -193,13 +192,13 @@ def time_between(first: int, second: int) -> Thought:
 
 def _subtracted(upper: int, lower: int, lines: list[str]) -> int:
     """Subtracts minutes and then hours, an hour borrowed where the minutes fall below 0; the hours left."""
-    minutes, hours = upper % 60 - lower % 60, upper // 60 - lower // 60
+    minutes, hours = upper % 60 - lower % 60, upper // 60
     lines.append(f"{upper % 60}-{lower % 60}={minutes}")
     if minutes < 0:
-        lines.append(f"{minutes}+60={minutes + 60}, borrow 1")
+        lines += [f"{minutes}+60={minutes + 60}, borrow 1", f"{hours}-1={hours - 1}"]
         hours -= 1
-    lines.append(f"{upper // 60}-{lower // 60}{'-1' if minutes < 0 else ''}={hours}")
-    return hours
+    lines.append(f"{hours}-{lower // 60}={hours - lower // 60}")
+    return hours - lower // 60
 
 
 def _way(sign: int) -> str:

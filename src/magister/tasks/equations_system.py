@@ -85,15 +85,14 @@ def _without_second(rows: list[Row], letters: tuple[str, str]) -> list[str]:
     """The lines to the first letter; each row is taken as often as the other one has the second letter."""
     (a, b, c), (d, e, f) = rows
     times, often = (1, 1) if abs(b) == abs(e) else (abs(e), abs(b))
-    minus = (b > 0) == (e > 0)
-    lines = [
-        f"remove {b:+d}{letters[1]}, {e:+d}{letters[1]}: "
-        f"row 1 times {times} {'minus' if minus else 'plus'} row 2 times {often}",
-        digits.multiply(abs(c), times).text,
-        digits.multiply(abs(f), often).text,
-    ]
-    a, c = a * times, c * times
-    d, f = (-d * often, -f * often) if minus else (d * often, f * often)
+    often = -often if (b > 0) == (e > 0) else often
+    lines = [f"remove {b:+d}{letters[1]}, {e:+d}{letters[1]}: row 1 times {times}, row 2 times {often}"]
+    for left, right_side, factor in ((a, c, times), (d, f, often)):
+        # Signs apart from sizes, each behind the row it is of.
+        lines.append(digits.multiply(abs(right_side), abs(factor)).text)
+        given, taken = (f"{term(left * by, letters[0])}={right_side * by}" for by in (1, factor))
+        lines.append(f"{given} times {factor}: {taken}")
+    a, c, d, f = a * times, c * times, d * often, f * often
     count, right = digits.plus(a, d), digits.plus(c, f)
     lines.append(f"{join([term(a, letters[0]), term(d, letters[0])])}={join([str(c), str(f)])}")
     lines += [count.text, right.text, f"{term(count.result, letters[0])}={right.result}"]

@@ -24,6 +24,8 @@ NOBODY = "nobody"
 _ORDER_PEOPLE = {1: (3,), 2: (3, 4), 3: (4, 5), 4: (5,), BEYOND: (6, 7)}
 _TRUTH_PEOPLE = {1: (2,), 2: (2,), 3: (3,), 4: (3,), BEYOND: (6, 7)}
 _ASKS = {"top": 0, "bottom": -1, "second": 1}
+_LABELS = {"top": "top", "bottom": "top", "second": "second"}
+"""What the thought calls what is asked: it counts from the end that the question names."""
 _KNOWN_TRUE = (
     "[[It is known|We know|Everybody agrees|It is certain|It turns out]] that {name} [[|always ]]tells the truth.",
     "{name} is known to tell the truth.",
@@ -69,6 +71,7 @@ def _order(rng: random.Random, level: int, book: Phrasebook) -> Problem:
     people = book.sample(rng, "names", rng.choice(_ORDER_PEOPLE[level]))
     clues = rng.sample(range(len(people) - 1), len(people) - 1)
     ask = rng.choice(tuple(_ASKS))
+    turned = ask == "bottom"
     parts: list[str] = []
     meant: list[str] = []
     operands: list[int | str] = [len(people), ask]
@@ -76,19 +79,21 @@ def _order(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         role = rng.choice(("more", "less"))
         a, b = (upper, upper + 1) if role == "more" else (upper + 1, upper)
         parts.append(book.say(rng, (theme[role],), a=people[a], b=people[b]))
-        meant.append(_named(parts[-1], "over" if role == "more" else "under", people[a], people[b]))
+        # Over and under as the question counts: its word stands in the clues or does not, whatever the theme.
+        meant.append(_named(parts[-1], "over" if (role == "more") != turned else "under", people[a], people[b]))
         operands += [upper, role]
     asked = book.say(rng, (theme[f"ask_{ask}"],))
     prompt = " ".join([*parts, asked])
     lines = [quote(part, one, first=not place) for place, (part, one) in enumerate(zip(parts, meant, strict=True))]
-    at = clues[0]
+    row = people[::-1] if turned else people
+    at = len(row) - 2 - clues[0] if turned else clues[0]
     # A blank before every name: inside a sentence a name is another token than at the start of a line.
-    lines.append("down " + ", ".join(people[at:]))
-    lines.append("up " + ", ".join(people[at::-1]))
-    lines.append("line " + ", ".join(people))
-    lines.append(quote(asked, ask))
+    lines.append("down " + ", ".join(row[at:]))
+    lines.append("up " + ", ".join(row[at::-1]))
+    lines.append("line " + ", ".join(row))
+    lines.append(quote(asked, _LABELS[ask]))
     answer = people[_ASKS[ask]]
-    lines.append(f"so {ask} {answer}")
+    lines.append(f"so {_LABELS[ask]} {answer}")
     return _problem("order", level, tuple(operands), prompt, lines, answer)
 
 

@@ -109,12 +109,18 @@ def _weight(number: int) -> tuple[int, int]:
 
 
 def _whole_ratio(small: int, large: int, lines: list[str]) -> int:
-    """What times `small` is `large`, 2 to 9, or 0; written with what is left over."""
-    times = min(9, large // small) if small else 0
-    rest = large - small * times
-    fits = times >= 2 and not rest
-    lines.append(f"{small}*{times}+{rest}={large}" + ("" if fits else " no"))
-    return times if fits else 0
+    """What times `small` is `large`, 2 to 9, or 0: the multiples of `small` up to the first that is not below.
+
+    None are written where even the second is too much, which the difference of the two tells.
+    """
+    if small < 1 or large - small < small:
+        lines.append(f"{large - small}<{small} no" if small > 0 else f"{small}<1 no")
+        return 0
+    multiples = [small * times for times in range(2, 10) if small * (times - 1) < large]
+    shown = " ".join(f"{times}:{value}" for times, value in enumerate(multiples, 2))
+    fits = multiples[-1] == large
+    lines.append(shown + ("" if fits else " no"))
+    return len(multiples) + 1 if fits else 0
 
 
 def _ratio_of(terms: list[int], lines: list[str]) -> int:

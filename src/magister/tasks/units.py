@@ -89,7 +89,7 @@ def _summed(given: list[tuple[Fraction, str]], to: str, steps: list[Converted]) 
     """The lines of a sum and its answer: each quantity named and converted in turn, then added."""
     lines = [" + ".join(quantity(*one) for one in given) + f" in {to}"]
     for one, step in zip(given, steps, strict=True):
-        lines += [quantity(*one), *step.lines]
+        lines += [f"{quantity(*one)} in {to}", *(step.lines or ["same"])]
     answer = quantity(steps[0].value + steps[1].value, to)
     return [*lines, add(steps[0].value, steps[1].value), answer], answer
 

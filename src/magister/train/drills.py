@@ -15,7 +15,8 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
-from magister.tasks import FAMILIES, is_held_out, load_book
+from magister.tasks import FAMILIES, load_book
+from magister.train.drill_facts import fact
 from magister.train.packing import Sequence
 
 _TOKENS = 120
@@ -35,10 +36,13 @@ class Drills:
     """Words to spell."""
     pieces: tuple[str, ...]
     """The text of every token that is letters only."""
+    without: frozenset[str]
+    """Held-out words, in lower case."""
 
     def draw(self, rng: random.Random) -> Sequence:
         """One drill of a kind at random."""
-        kind = rng.choice((self._echo, self._echo, self._names, self._names, self._spell, self._spell, self._facts))
+        spell, facts = self._spell, self._facts
+        kind = rng.choice((self._echo, self._names, self._starts, spell, spell, facts, facts, facts))
         ids, learn = kind(rng)
         return Sequence((self.begin, *ids), (False, *learn))
 
@@ -72,6 +76,20 @@ class Drills:
             first = False
         return ids, learn
 
+    def _starts(self, rng: random.Random) -> tuple[list[int], list[bool]]:
+        """Made-up names as they begin a text and as they stand inside one, which are other tokens, both ways round."""
+        ids: list[int] = []
+        learn: list[bool] = []
+        while len(ids) < _TOKENS:
+            name = "".join(rng.choices(self.pieces, k=rng.choice((1, 1, 2)))).lower()[: rng.randint(3, 10)].capitalize()
+            if name.casefold() in self.without:
+                continue
+            ends = [self.text(f"{name}:"), self.text(f" {name}\n")]
+            asked, told = ends if rng.random() < 0.6 else [self.text(f" {name}:"), self.text(f"{name}\n")]
+            ids += asked + told
+            learn += [False] * len(asked) + [True] * len(told)
+        return ids, learn
+
     def _spell(self, rng: random.Random) -> tuple[list[int], list[bool]]:
         """Words and pieces of words, each spelled: letters joined by hyphens."""
         ids: list[int] = []
@@ -90,36 +108,11 @@ class Drills:
         ids: list[int] = []
         learn: list[bool] = []
         while len(ids) < _TOKENS:
-            asked, told = _fact(rng)
+            asked, told = fact(rng)
             left, right = self.text(asked), self.text(f"{told}\n")
             ids += left + right
             learn += [False] * len(left) + [True] * len(right)
         return ids, learn
-
-
-def _fact(rng: random.Random) -> tuple[str, str]:
-    """One fact that thoughts state at once, as they write it: both sides of its equation."""
-    kind = rng.choice(("add", "sub", "mul", "div", "digit", "borrow"))
-    if kind in ("add", "sub"):
-        a, b = rng.randint(0, 99), rng.randint(0, 99)
-        while is_held_out("arithmetic", kind, (a, b)):
-            a, b = rng.randint(0, 99), rng.randint(0, 99)
-        return (f"{a}+{b}=", f"{a + b}") if kind == "add" else (f"{a}-{b}=", f"{a - b}")
-    if kind == "mul":
-        a, b, carry = rng.randint(0, 9), rng.randint(0, 9), rng.randint(0, 8)
-        return f"{a}*{b}+{carry}=", f"{a * b + carry}"
-    if kind == "borrow":
-        top, bottom, borrow = rng.randint(0, 9), rng.randint(0, 9), rng.randint(0, 1)
-        value = top - bottom - borrow
-        return f"{top}-{bottom}" + ("-1" if borrow else "") + ("+10=" if value < 0 else "="), f"{value % 10}"
-    b = rng.randint(2, 12)
-    rest = rng.randint(0, 10 * b - 1)
-    # The quotient's digit is the step that thoughts take at once, so the fact begins before it.
-    return (
-        (f"{rest}/{b}:", f"{rest}-{rest // b}*{b}={rest % b}")
-        if kind == "div"
-        else (f"{rest}-{rest // b}*{b}=", f"{rest % b}")
-    )
 
 
 def held_out_words() -> frozenset[str]:

@@ -50,22 +50,22 @@ DECODER = DecoderConfig(
 
 MIXTURE = Mixture(
     families=(
-        ("arithmetic", 0.15),
-        ("word_problems", 0.10),
-        ("equations", 0.13),
-        ("fractions", 0.09),
+        ("arithmetic", 0.12),
+        ("word_problems", 0.14),
+        ("equations", 0.12),
+        ("fractions", 0.08),
         ("numbers", 0.06),
-        ("sequences", 0.07),
-        ("dates", 0.08),
+        ("sequences", 0.08),
+        ("dates", 0.07),
         ("units", 0.06),
-        ("letters", 0.15),
-        ("logic", 0.08),
-        ("countdown", 0.06),
+        ("letters", 0.12),
+        ("logic", 0.13),
+        ("countdown", 0.08),
         ("geometry", 0.04),
         ("greeting", 0.02),
         ("other", 0.05),
     ),
-    drills=0.15,
+    drills=0.18,
 )
 
 CARD = {
@@ -257,6 +257,7 @@ def make_drills(tokenizer: Tokenizer, words: tuple[str, ...]) -> Drills:
         ordinary=ordinary,
         words=tuple(word for word in words if word.casefold() not in without),
         pieces=letter_pieces(tokenizer.vocabulary, ordinary),
+        without=without,
     )
 
 

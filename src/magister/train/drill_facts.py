@@ -1,0 +1,98 @@
+"""The small facts of arithmetic that thoughts state at once, written as they write them.
+
+Each is what is asked and what is told. Knows nothing of tokens. No held-out pair of operands is in one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from magister.tasks import is_held_out
+
+
+class Fact(NamedTuple):
+    """Both sides of an equation, or of what is decided at a look."""
+
+    asked: str
+    told: str
+
+
+def fact(rng: random.Random) -> Fact:
+    """One fact of a kind at random."""
+    return rng.choice(_KINDS)(rng)
+
+
+def _add(rng: random.Random) -> Fact:
+    a, b = _pair(rng, "add")
+    return Fact(f"{a}+{b}=", f"{a + b}")
+
+
+def _subtract(rng: random.Random) -> Fact:
+    a, b = _pair(rng, "sub")
+    return Fact(f"{a}-{b}=", f"{a - b}")
+
+
+def _pair(rng: random.Random, kind: str) -> tuple[int, int]:
+    while True:
+        a, b = rng.randint(0, 99), rng.randint(0, 99)
+        if not is_held_out("arithmetic", kind, (a, b)):
+            return a, b
+
+
+def _column(rng: random.Random) -> Fact:
+    """A column of a product."""
+    a, b, carry = rng.randint(0, 9), rng.randint(0, 9), rng.randint(0, 8)
+    return Fact(f"{a}*{b}+{carry}=", f"{a * b + carry}")
+
+
+def _borrow(rng: random.Random) -> Fact:
+    """A column of a difference."""
+    top, bottom, borrow = rng.randint(0, 9), rng.randint(0, 9), rng.randint(0, 1)
+    value = top - bottom - borrow
+    return Fact(f"{top}-{bottom}" + ("-1" if borrow else "") + ("+10=" if value < 0 else "="), f"{value % 10}")
+
+
+def _digit(rng: random.Random) -> Fact:
+    """A step of a long division; its digit is found at once, so the fact begins before it."""
+    b = rng.randint(2, 12)
+    rest = rng.randint(0, 10 * b - 1)
+    return Fact(f"{rest}/{b}:", f"{rest}-{rest // b}*{b}={rest % b}")
+
+
+def _rest(rng: random.Random) -> Fact:
+    """What a step of a long division leaves over."""
+    b = rng.randint(2, 99)
+    times, rest = rng.randint(0, 9), rng.randrange(b)
+    return Fact(f"{times * b + rest}-{times}*{b}=", f"{rest}")
+
+
+def _whole(rng: random.Random) -> Fact:
+    """A quotient, or none that is whole, as countdown has it; as often the one as the other."""
+    while True:
+        b = rng.randint(2, 50)
+        a = b * rng.randint(1, max(1, 200 // b)) if rng.random() < 0.5 else rng.randint(1, 200)
+        if not is_held_out("arithmetic", "div", (a, b)):
+            return Fact(f"{a}/{b}", f"={a // b}" if a % b == 0 else " no")
+
+
+def _multiples(rng: random.Random) -> Fact:
+    """The multiples of a number past the tables."""
+    b = rng.choice((rng.randint(13, 99), rng.randint(100, 999)))
+    return Fact(f"1:{b}", "".join(f" {times}:{times * b}" for times in range(2, 10)))
+
+
+def _sign(rng: random.Random) -> Fact:
+    """Whether a difference of long numbers is worked out as it stands or the other way round."""
+    size = 10 ** rng.randint(2, 4)
+    while True:
+        a = rng.randrange(size, 10 * size)
+        b = max(100, a + rng.randint(-size // 2, size // 2))
+        if not (is_held_out("arithmetic", "sub", (a, b)) or is_held_out("arithmetic", "sub", (b, a))):
+            return Fact(f"{a}-{b}", ":" if a >= b else f"=-({b}-{a})")
+
+
+_KINDS: tuple[Callable[[random.Random], Fact], ...] = (
+    _add, _add, _subtract, _subtract, _column, _borrow, _digit, _rest, _whole, _multiples, _sign,
+)  # fmt: skip
