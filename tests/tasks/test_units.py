@@ -59,9 +59,9 @@ def test_the_quantities_of_a_sum_are_taken_in_the_order_of_the_prompt(problems: 
             named = header.rsplit(" in ", 1)[0].split(" + ")
             singular = {first.removesuffix("s"), second.removesuffix("s"), first, second}
             assert set(named) <= singular, problem
-            places = [lines.index(f"{one} in {problem.operands[-1]}") for one in named]
-            assert places[0] <= places[1], problem
-            for one, place in zip(named, places, strict=True):
+            stands = [lines.index(f"{one} in {problem.operands[-1]}") for one in named]
+            assert stands[0] <= stands[1], problem
+            for one, place in zip(named, stands, strict=True):
                 same = one.split()[1].removesuffix("s") == str(problem.operands[-1]).removesuffix("s")
                 assert (lines[place + 1] == "same") == same, problem
             places = [re.search(rf"(?<![\d.]){re.escape(one.split()[0])}(?!\d|\.\d)", problem.prompt) for one in named]
