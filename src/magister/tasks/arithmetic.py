@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from magister.answers import extract, same
-from magister.tasks import arithmetic_expr, digits
+from magister.tasks import arithmetic_expr, digits, measures
 from magister.tasks.arithmetic_division import long_divide
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
@@ -90,7 +90,7 @@ def _expression(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         else:
             tree = arithmetic_expr.build(rng, rng.randint(*_OPERATIONS[level]), _EXPR_SIZES[level])
         thinking = arithmetic_expr.work_out(tree)
-        if len(thinking) <= _LONGEST:
+        if len(arithmetic_expr.work_out(tree, _plainly)) <= _LONGEST:
             break
     answer = str(arithmetic_expr.value(tree))
     shown = arithmetic_expr.write(tree, arithmetic_expr.random_style(rng))
@@ -104,6 +104,11 @@ def _expression(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         answer=answer,
         reply=state(answer, beyond=level == BEYOND),
     )
+
+
+def _plainly(a: int, b: int) -> digits.Work:
+    """The division as it is measured."""
+    return digits.Work(measures.quotient(a, b), a // b)
 
 
 def _pair(rng: random.Random, level: int, *, ordered: bool) -> tuple[int, int]:

@@ -12,19 +12,34 @@ _TABLE = 12
 
 
 def long_divide(a: int, b: int) -> digits.Work:
-    """a // b of non-negative a by positive b; past the tables `1:47 2:94 ...` up to a comes first.
+    """a // b of non-negative a by positive b; past the tables by the multiples of b, which are listed first.
 
-    Where the list ends in a itself its place is the quotient, and no digits are worked out.
+    The list `1:47 2:94 ...` ends with the first that is not below a. Where that is a itself its place is the quotient;
+    else each digit takes the multiple it stands for off the rest, as every difference is worked out.
 
     Raises `ValueError` where `digits.divide` does.
     """
     work = digits.divide(a, b)
     if b <= _TABLE or a < b:
         return work
-    multiples = " ".join(f"{times}:{times * b}" for times in range(1, 10) if times * b <= a)
-    if work.result < 10 and work.result * b == a:
-        return digits.Work(f"{multiples}\n{a}/{b}={work.result}", work.result)
-    return digits.Work(f"{multiples}\n{work.text}", work.result)
+    multiples = [times * b for times in range(1, 10) if (times - 1) * b < a]
+    lines = [" ".join(f"{times}:{value}" for times, value in enumerate(multiples, 1))]
+    if multiples[-1] == a:
+        return digits.Work("\n".join([*lines, f"{a}/{b}={work.result}"]), work.result)
+    lines.append(f"{a}/{b}:")
+    done, rest = "", 0
+    for digit in str(a):
+        rest = rest * 10 + int(digit)
+        if not done and rest < b:
+            continue
+        times = rest // b
+        done += str(times)
+        taken = multiples[times - 1] if times else 0
+        at_once = taken in (0, rest)
+        lines.append((f"{rest}-{taken}={rest - taken}" if at_once else digits.subtract(rest, taken).text) + f"|{done}")
+        rest -= taken
+    lines.append(f"{a}/{b}={done}" + (f" remainder {rest}" if rest else ""))
+    return digits.Work("\n".join(lines), work.result)
 
 
 def exact_divide(a: int, b: int) -> digits.Work:

@@ -6,6 +6,7 @@ Every division is exact. Knows nothing of prompts.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from magister.tasks import digits
@@ -25,6 +26,8 @@ class Operation:
 
 
 Tree = Operation | int
+Compute = Callable[[int, int], digits.Work]
+"""Two numbers worked on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,24 +113,24 @@ def write(tree: Tree, style: Style = PLAIN) -> str:
     return written
 
 
-def work_out(tree: Tree) -> str:
+def work_out(tree: Tree, divide: Compute = exact_divide) -> str:
     """The lines that work the expression out: one ready operation, then the whole of it again."""
     lines = []
     while isinstance(tree, Operation):
         lines.append(write(tree))
-        tree, text = _step(tree)
+        tree, text = _step(tree, divide)
         lines.append(text)
     return "\n".join(lines)
 
 
-def _step(tree: Operation) -> tuple[Tree, str]:
+def _step(tree: Operation, divide: Compute) -> tuple[Tree, str]:
     if isinstance(tree.left, Operation):
-        done, text = _step(tree.left)
+        done, text = _step(tree.left, divide)
         return Operation(tree.sign, done, tree.right), text
     if isinstance(tree.right, Operation):
-        done, text = _step(tree.right)
+        done, text = _step(tree.right, divide)
         return Operation(tree.sign, tree.left, done), text
-    compute = {"+": digits.add, "-": digits.subtract, "*": digits.multiply, "/": exact_divide}
+    compute = {"+": digits.add, "-": digits.subtract, "*": digits.multiply, "/": divide}
     work = compute[tree.sign](tree.left, tree.right)
     return work.result, work.text
 

@@ -10,6 +10,7 @@ from datetime import date
 from typing import NamedTuple
 
 from magister.tasks import digits
+from magister.tasks.arithmetic_division import long_divide
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
@@ -162,7 +163,7 @@ def time_later(start: int, duration: int) -> Thought:
     lines.append(digits.add(hours + carry, added).text)
     hours += added + carry
     if hours >= 48:
-        lines += [digits.divide(hours, 24).text, f"hours {hours % 24}"]
+        lines += [long_divide(hours, 24).text, f"hours {hours % 24}"]
     elif hours >= 24:
         lines += [f"{hours}-24={hours - 24}"]
     answer = clock((start + duration) % 1440)
@@ -174,7 +175,7 @@ def time_earlier(start: int, duration: int) -> Thought:
     lines = [f"{_way(-1)} {clock(start)} -{span(duration)}"]
     taken = duration // 60
     if taken >= 24:
-        lines += [digits.divide(taken, 24).text, f"hours {taken % 24}"]
+        lines += [long_divide(taken, 24).text, f"hours {taken % 24}"]
     left = _subtracted(start, taken % 24 * 60 + duration % 60, lines)
     if left < 0:
         lines.append(f"{left}+24={left + 24}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from magister.answers import extract, rational
 from magister.tasks import digits
+from magister.tasks.arithmetic_division import long_divide
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
 
@@ -119,7 +120,7 @@ def _rect_side(rng: random.Random, level: int) -> _Made:
     if level == BEYOND:
         low = _TRAINED_AREA // h + 1
     w = rng.randint(low, low + 99) if low else _side(rng, min(level, 2))
-    work = digits.divide(w * h, w)
+    work = long_divide(w * h, w)
     return {"area": w * h, "w": w}, [f"rectangle area {w * h}, side {w}", work.text], str(work.result)
 
 

@@ -52,15 +52,16 @@ def share(a: int, b: int) -> digits.Work:
 def _rest(a: int, b: int) -> digits.Work:
     """What is left of a when b is taken from it: as often as fits, a two-digit number of times only in tens.
 
-    The units of those are left to further rounds: a line takes one digit of a quotient at a time.
+    The units of those are left to further rounds: a line takes one digit of a quotient at a time. How often it fits
+    is read off the multiples, which are listed up to the first that is not below a.
     """
     times = a // b
     if times > 99:
         return digits.Work(digits.divide(a, b).text, a % b)
-    times -= times % 10 if times > 9 else 0
-    part = b * times
+    scale = 10 if times > 9 else 1
+    part = b * (times - times % scale)
     rest = digits.Work(f"{a}-{a}=0", 0) if part == a else digits.subtract(a, part)
-    if times == 1:
-        return rest
-    product = digits.multiply(b, times).text if b > 9 else f"{b}*{times}={part}"
-    return digits.Work(f"{product}\n{rest.text}", rest.result)
+    if b > 9:
+        tried = [count * scale for count in range(1, 10) if (count - 1) * scale * b < a]
+        return digits.Work(" ".join(f"{count}:{count * b}" for count in tried) + f"\n{rest.text}", rest.result)
+    return rest if times == 1 else digits.Work(f"{b}*{part // b}={part}\n{rest.text}", rest.result)

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from magister.tasks import digits
+from magister.tasks.arithmetic_division import long_divide
 
 METRIC = ({"mm": 0, "cm": 1, "m": 3, "km": 6}, {"mg": 0, "g": 3, "kg": 6, "t": 9}, {"ml": 0, "cl": 1, "l": 3})
 """Powers of ten of the smallest unit of length, mass and volume."""
@@ -30,6 +31,8 @@ class Converted(NamedTuple):
     """The quantity in the unit asked for."""
     answer: str
     """With its unit: `3500 m`, `2.5 h`, or `1 h 40 min` where no two decimals would do."""
+    longer: int = 0
+    """Characters of its lines that are not counted when they are measured: see `measures`."""
 
 
 def convert(value: Fraction, unit: str, to: str) -> Converted | None:
@@ -136,18 +139,20 @@ def _time_down(value: Fraction, unit: str, to: str) -> Converted:
 def _time_up(value: Fraction, unit: str, to: str) -> Converted | None:
     """Division; only the last unit may leave a rest."""
     lines: list[str] = []
+    longer = 0
     for place in range(TIME.index(unit), TIME.index(to)):
         factor, upper = _IN_NEXT[place], TIME[place + 1]
         if value.denominator != 1:
             return None
-        lines.append(f"{factor} {TIME[place]} = {quantity(Fraction(1), upper)}")
-        lines.append(digits.divide(int(value), factor).text)
+        division = long_divide(int(value), factor).text
+        longer += len(division) - len(digits.divide(int(value), factor).text)
+        lines += [f"{factor} {TIME[place]} = {quantity(Fraction(1), upper)}", division]
         whole, rest = divmod(int(value), factor)
         if rest * _SCALE % factor:
             if upper != to or not whole:
                 return None
             answer = f"{quantity(Fraction(whole), to)} {quantity(Fraction(rest), TIME[place])}"
-            return Converted([*lines, answer], value / factor, answer)
+            return Converted([*lines, answer], value / factor, answer, longer)
         done = f"{whole}."
         while rest:
             digit, left = divmod(rest * 10, factor)
@@ -156,4 +161,4 @@ def _time_up(value: Fraction, unit: str, to: str) -> Converted | None:
             rest = left
         value = value / factor
         lines.append(quantity(value, upper))
-    return Converted(lines, value, quantity(value, to))
+    return Converted(lines, value, quantity(value, to), longer)

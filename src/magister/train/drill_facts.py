@@ -63,7 +63,7 @@ def _digit(rng: random.Random) -> Fact:
 
 def _rest(rng: random.Random) -> Fact:
     """What a step of a long division leaves over."""
-    b = rng.randint(2, 99)
+    b = rng.randint(2, 31)
     times, rest = rng.randint(0, 9), rng.randrange(b)
     return Fact(f"{times * b + rest}-{times}*{b}=", f"{rest}")
 
