@@ -65,7 +65,7 @@ MIXTURE = Mixture(
         ("greeting", 0.02),
         ("other", 0.05),
     ),
-    drills=0.18,
+    drills=0.15,
 )
 
 CARD = {
