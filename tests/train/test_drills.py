@@ -83,3 +83,7 @@ def test_nothing_held_out_is_drilled(drills: Drills, tokenizer: Tokenizer) -> No
         for a, sign, b in re.findall(r"^(\d+)([+-])(\d+)=", text, flags=re.MULTILINE):
             if int(a) > 9 or int(b) > 9:
                 assert not is_held_out("arithmetic", "add" if sign == "+" else "sub", (int(a), int(b)))
+        for a, b in re.findall(r"^(\d+)/(\d+)", text, flags=re.MULTILINE):
+            assert not is_held_out("arithmetic", "div", (int(a), int(b)))
+        for b in re.findall(r"^1:(\d+)", text, flags=re.MULTILINE):
+            assert not is_held_out("arithmetic", "mul", (int(b), 7))

@@ -56,16 +56,25 @@ def _borrow(rng: random.Random) -> Fact:
 
 def _digit(rng: random.Random) -> Fact:
     """A step of a long division; its digit is found at once, so the fact begins before it."""
-    b = rng.randint(2, 12)
-    rest = rng.randint(0, 10 * b - 1)
-    return Fact(f"{rest}/{b}:", f"{rest}-{rest // b}*{b}={rest % b}")
+    while True:
+        b = rng.randint(2, 12)
+        rest = rng.randint(0, 10 * b - 1)
+        if not _kept_apart(rest, b):
+            return Fact(f"{rest}/{b}:", f"{rest}-{rest // b}*{b}={rest % b}")
 
 
 def _rest(rng: random.Random) -> Fact:
     """What a step of a long division leaves over."""
-    b = rng.randint(2, 31)
-    times, rest = rng.randint(0, 9), rng.randrange(b)
-    return Fact(f"{times * b + rest}-{times}*{b}=", f"{rest}")
+    while True:
+        b = rng.randint(2, 31)
+        times, rest = rng.randint(0, 9), rng.randrange(b)
+        if not _kept_apart(times * b + rest, b):
+            return Fact(f"{times * b + rest}-{times}*{b}=", f"{rest}")
+
+
+def _kept_apart(a: int, b: int) -> bool:
+    """Whether a division with or without a rest is held out."""
+    return any(is_held_out("arithmetic", kind, (a, b)) for kind in ("div", "remainder"))
 
 
 def _whole(rng: random.Random) -> Fact:
@@ -73,14 +82,16 @@ def _whole(rng: random.Random) -> Fact:
     while True:
         b = rng.randint(2, 50)
         a = b * rng.randint(1, max(1, 200 // b)) if rng.random() < 0.5 else rng.randint(1, 200)
-        if not is_held_out("arithmetic", "div", (a, b)):
+        if not _kept_apart(a, b):
             return Fact(f"{a}/{b}", f"={a // b}" if a % b == 0 else " no")
 
 
 def _multiples(rng: random.Random) -> Fact:
     """The multiples of a number past the tables."""
-    b = rng.choice((rng.randint(13, 99), rng.randint(100, 999)))
-    return Fact(f"1:{b}", "".join(f" {times}:{times * b}" for times in range(2, 10)))
+    while True:
+        b = rng.choice((rng.randint(13, 99), rng.randint(100, 999)))
+        if not any(is_held_out("arithmetic", "mul", (b, times)) for times in range(2, 10)):
+            return Fact(f"1:{b}", "".join(f" {times}:{times * b}" for times in range(2, 10)))
 
 
 def _sign(rng: random.Random) -> Fact:
