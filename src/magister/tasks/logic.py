@@ -24,7 +24,7 @@ NOBODY = "nobody"
 _ORDER_PEOPLE = {1: (3,), 2: (3, 4), 3: (4, 5), 4: (5,), BEYOND: (6, 7)}
 _TRUTH_PEOPLE = {1: (2,), 2: (2,), 3: (3,), 4: (3,), BEYOND: (6, 7)}
 _ASKS = {"top": 0, "bottom": -1, "second": 1}
-_LABELS = {"top": "top", "bottom": "top", "second": "second"}
+_LABELS = {"top": "first", "bottom": "first", "second": "second"}
 """What the thought calls what is asked: it counts from the end that the question names."""
 _KNOWN_TRUE = (
     "[[It is known|We know|Everybody agrees|It is certain|It turns out]] that {name} [[|always ]]tells the truth.",
