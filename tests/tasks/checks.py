@@ -12,7 +12,7 @@ from fractions import Fraction
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import Problem
 
-MOST_CHARACTERS = 960
+MOST_CHARACTERS = 900
 """A thought is at most this long."""
 
 _CHOICE = re.compile(r"\[\[([^\[\]]*)\]\]")

@@ -57,6 +57,25 @@ def test_every_step_is_true_short_and_ends_in_the_solution(problems: list[Proble
         assert last == f"{problem.answer.replace(' ', '')}={problem.operands[-1]}", problem
 
 
+def test_each_side_has_its_own_line_before_both_stand_in_one(problems: list[Problem]) -> None:
+    sides = 0
+    for problem in problems:
+        lines = problem.thinking.splitlines()
+        for place, line in enumerate(lines):
+            if not line.endswith(" yes"):
+                continue
+            numbers = set(map(int, re.findall(r"\d+", lines[place + 1].split("=")[0])))
+            given = set(
+                map(int, re.findall(r"\d+", [line for line in lines[:place] if " to " in line][-1].split(" to ")[0]))
+            )
+            made = {
+                int(one.split("=")[1]) for one in lines[place + 2 : place + 4] if re.fullmatch(r"[\d+*/()-]+=\d+", one)
+            }
+            assert numbers <= given | made, (problem, line)
+            sides += 1
+    assert sides > 100
+
+
 def test_every_line_is_of_one_of_five_forms(problems: list[Problem]) -> None:
     fact = r"\d+[-+*/]\d+(=\d+| no)"
     forms = (r"\d+(,\d+)+ to \d+", rf"{fact}(,{fact})*", rf"({fact},)*\d+[-+*/]\d+=\d+ yes", r"[-\d+*/()]+=\d+")

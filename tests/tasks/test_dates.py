@@ -97,6 +97,12 @@ def test_what_is_said_of_the_calendar_is_true() -> None:
             assert day == lines[0].split()[1], problem
 
 
+def test_two_numbers_at_a_time() -> None:
+    for problem in _problems(load_book("dates")):
+        if problem.kind in ("time_after", "time_before", "time_between", "days_between") and problem.level != BEYOND:
+            assert not re.search(r"\d[-+]\d+[-+]\d+=", re.sub(r"(?m)^.*\|.*$", "", problem.thinking)), problem
+
+
 def test_levels() -> None:
     for problem in _problems(BARE):
         first, second = problem.prompt.split("; ")

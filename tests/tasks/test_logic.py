@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 
 from tests.tasks import branches, checks
 
@@ -85,6 +86,28 @@ def test_thinking_ends_in_the_answer_and_is_short() -> None:
         assert problem.thinking.endswith(f" {problem.answer}"), problem
         assert len(problem.thinking) <= (checks.MOST_CHARACTERS if problem.level else 1400), problem
         checks.retells(problem)
+
+
+def test_people_stand_as_the_question_counts() -> None:
+    turned = 0
+    for problem in _problems(load_book("logic")):
+        if problem.kind != "order":
+            continue
+        lines = problem.thinking.splitlines()
+        row = next(line for line in lines if line.startswith("line ")).removeprefix("line ").split(", ")
+        asked = problem.operands[1]
+        upwards = [int(place) for place in problem.operands[2::2]]
+        links = [match for line in lines if (match := re.search(r": (\S+) (over|under) (\S+)$", line))]
+        assert len(links) == len(upwards) == len(row) - 1, problem
+        for link in links:
+            first, second = row.index(link[1]), row.index(link[3])
+            assert second - first == (1 if link[2] == "over" else -1), problem
+        # The first clue's two people are side by side in the row, where its place says, counted from the asked end.
+        at = len(row) - 2 - upwards[0] if asked == "bottom" else upwards[0]
+        assert {links[0][1], links[0][3]} == {row[at], row[at + 1]}, problem
+        assert lines[-1] == f"so {'second' if asked == 'second' else 'first'} {row[asked == 'second']}", problem
+        turned += asked == "bottom"
+    assert turned > 20
 
 
 def test_levels() -> None:

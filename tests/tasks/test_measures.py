@@ -7,11 +7,13 @@ import random
 from types import ModuleType
 
 import pytest
-from tests.tasks import checks, test_equations, test_fractions, test_numbers
+from tests.tasks import checks, test_arithmetic, test_equations, test_fractions, test_numbers
 
-from magister.tasks import equations, fractions, measures, numbers
+from magister.tasks import arithmetic, equations, fractions, measures, numbers, units
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND
+
+UNITS = Phrasebook("units", {"convert": ("{q} in {to}",), "sum": ("{q1} and {q2} in {to}",)}, (), {})
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,8 @@ from magister.tasks.problem import BEYOND
         (equations, test_equations.BARE, "7f37d604d4ee0857"),
         (fractions, test_fractions.BARE, "c354744c6f51932c"),
         (numbers, test_numbers.BARE, "f516f96019e6fdd0"),
+        (arithmetic, test_arithmetic.BARE, "ac41f1729fd12f21"),
+        (units, UNITS, "03e8345ee017000c"),
     ],
 )
 def test_seeds_keep_their_problems(family: ModuleType, book: Phrasebook, wanted: str) -> None:

@@ -145,6 +145,14 @@ def test_rounds_of_euclid_keep_the_divisor_and_take_one_digit_of_a_quotient() ->
             products = [line for line in lines if re.fullmatch(r"\d+\*\d+=\d+", line)]
             assert all(re.match(r"\d+\*\d0?=", line) for line in products), lines
             assert not any("/" in line for line in lines), lines
+        for place, line in enumerate(lines):
+            if re.match(r"1\d?:", line):
+                larger, smaller = map(int, lines[place - 1].split()[1:])
+                entries = [tuple(map(int, entry.split(":"))) for entry in line.split()]
+                assert all(times * smaller == value for times, value in entries), lines
+                assert all(value < larger for _, value in entries[:-1]), lines
+                taken = max(value for _, value in entries if value <= larger)
+                assert lines[place + 1].startswith(f"{larger}-{taken}"), lines
 
 
 def test_same_seed_gives_the_same_problem() -> None:

@@ -78,13 +78,36 @@ def test_every_decision_follows_from_what_is_written() -> None:
                 value, judged = int(step[1]), step[2]
                 assert judged is None or (value in seen) == (judged == " same"), (line, problem)
                 seen = {value} if judged == " not same" else seen | {value}
-            ratio = re.fullmatch(r"\d+\*(\d)\+(\d+)=\d+( no)?", line)
-            if ratio is not None:
-                assert (ratio[3] is None) == (ratio[2] == "0" and int(ratio[1]) > 1), (line, problem)
             if line.startswith(("differences", "two")):
                 seen = set()
             if re.fullmatch(r"all [+-]\d+", line):
                 assert int(line[4:]) in seen, (line, problem)
+
+
+def test_a_ratio_is_read_off_the_multiples_or_off_the_difference() -> None:
+    listed = refused = 0
+    for problem in _problems(BARE, 200):
+        terms = set(map(int, re.findall(r"-?\d+", problem.thinking.splitlines()[0])))
+        found = {int(value) for value in re.findall(r"-\(?-?\d+\)?=(-?\d+)", problem.thinking)}
+        differences = found | {-value for value in found}
+        for line in problem.thinking.splitlines():
+            small = re.fullmatch(r"(-?\d+)<(-?\d+) no", line)
+            if small is not None:
+                left, right = int(small[1]), int(small[2])
+                assert left < right, (line, problem)
+                assert (right in terms and left in differences) or (right == 1 and left in terms), (line, problem)
+                refused += 1
+            if re.fullmatch(r"2:\d+( \d:\d+)*( no)?", line):
+                entries = [tuple(map(int, entry.split(":"))) for entry in line.removesuffix(" no").split()]
+                base = entries[0][1] // 2
+                assert entries == [(times, times * base) for times in range(2, len(entries) + 2)], (line, problem)
+                fits = entries[-1][1] in terms
+                assert base in terms, (line, problem)
+                assert fits or line.endswith(" no"), (line, problem)
+                assert any(entries[-1][1] >= term > entries[-1][1] - base for term in terms) or len(entries) == 8
+                listed += 1
+    assert listed > 50
+    assert refused > 50
 
 
 def test_levels() -> None:

@@ -42,6 +42,16 @@ def test_the_same_seed_gives_the_same_conversation(source: ConversationSource) -
     assert len(set(first)) > 45
 
 
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in HONEST])
+def test_no_problem_is_longer_than_a_row(family: str, tokenizer: Tokenizer) -> None:
+    encoder, book, rng = nano.make_encoder(tokenizer), load_book(family), random.Random(13)
+    for level in (*range(1, FAMILIES[family].LEVELS + 1), BEYOND):
+        for _ in range(60):
+            problem = draw(FAMILIES[family], rng, level, book, Split.TRAIN)
+            turn = Turn(problem.prompt, problem.thinking, problem.reply, spelled=problem.spelled)
+            assert len(encoder.encode(Conversation((turn,))).ids) <= nano.NanoRun().row_length, problem
+
+
 def test_training_encodes_what_the_renderer_renders(source: ConversationSource, tokenizer: Tokenizer) -> None:
     from magister.text.formats import detect_format
 

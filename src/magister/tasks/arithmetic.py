@@ -38,7 +38,7 @@ _DIVISION = {
 
 _TRAINED_DIVIDEND = 4
 _LONGEST = 420
-"""Characters of thinking above which an expression is drawn again."""
+"""Characters of its measure above which an expression is drawn again."""
 _TRIES = 20
 _OPERATIONS = {1: (2, 2), 2: (2, 3), 3: (3, 3), 4: (3, 4), BEYOND: (5, 6)}
 _EXPR_SIZES = {1: (1, 1, 2), 2: (1, 1, 2), 3: (1, 2, 2), 4: (1, 2, 2, 3), BEYOND: (1, 1, 2)}
@@ -89,7 +89,6 @@ def _expression(rng: random.Random, level: int, book: Phrasebook) -> Problem:
             tree = arithmetic_expr.build(rng, 2, (2, 4, 4), most=99_999, largest=1000)
         else:
             tree = arithmetic_expr.build(rng, rng.randint(*_OPERATIONS[level]), _EXPR_SIZES[level])
-        thinking = arithmetic_expr.work_out(tree)
         if len(arithmetic_expr.work_out(tree, _plainly)) <= _LONGEST:
             break
     answer = str(arithmetic_expr.value(tree))
@@ -100,7 +99,7 @@ def _expression(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         level=level,
         operands=arithmetic_expr.tokens(tree),
         prompt=book.phrase(rng, "expr", e=shown),
-        thinking=thinking,
+        thinking=arithmetic_expr.work_out(tree),
         answer=answer,
         reply=state(answer, beyond=level == BEYOND),
     )

@@ -4,6 +4,7 @@
     7+3=10,7-3=4,7*3=21,7/3 no
     46-25=21 yes
     21+25=46
+    7*3=21
     7*3+25=46
 
 The first line is the order of trial: the first two numbers make one side, the rest the other. Orders, pairs and
@@ -91,7 +92,7 @@ def _block(terms: list[Term], target: int, limit: int, operators: str) -> Though
             sides = _sides(operator, target, match, other)
             last = [f"{sides[1].value}{sides[0]}{sides[2].value}={target}"]
             # What each side was made of, one at a time, before both stand in one line.
-            last += [f"{side.text}={side.value}" for side in sides[1:] if side.rank < 3 or side.text != str(side.value)]
+            last += [f"{side.text}={side.value}" for side in sides[1:] if side.rank < 3]
             last.append(f"{whole.text}={target}")
             return Thought([*lines, ",".join(goals) + " yes", *last], whole)
     return Thought([*lines, ",".join(goals)], None)

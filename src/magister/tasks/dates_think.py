@@ -112,7 +112,7 @@ def between(first: date, second: date) -> Thought:
     )
     leap = first.month <= 2 < second.month and _is_leap(lines, first.year)
     days = second.day - first.day + leap
-    shown = f"{second.day}-{first.day}{'+1' if leap else ''}={days}"
+    shown = f"{second.day}-{first.day}={days - leap}" + (f"\n{days - 1}+1={days}" if leap else "")
     if first.month == second.month:
         return Thought("\n".join([*lines, shown]), str(days))
     months = digits.subtract(before[1], before[0])
@@ -157,9 +157,7 @@ def time_later(start: int, duration: int) -> Thought:
     lines.append(f"{start % 60}+{duration % 60}={minutes}")
     carry = minutes // 60
     if carry:
-        lines.append(f"{minutes}-60={minutes - 60}, carry 1")
-    if carry:
-        lines.append(f"{hours}+1={hours + 1}")
+        lines += [f"{minutes}-60={minutes - 60}, carry 1", f"{hours}+1={hours + 1}"]
     lines.append(digits.add(hours + carry, added).text)
     hours += added + carry
     if hours >= 48:

@@ -82,15 +82,18 @@ def _rows(system: System) -> tuple[tuple[Row, bool], tuple[Row, bool]]:
 
 
 def _without_second(rows: list[Row], letters: tuple[str, str]) -> list[str]:
-    """The lines to the first letter; each row is taken as often as the other one has the second letter."""
+    """The lines to the first letter; each row is taken as often as the other one has the second letter.
+
+    Row 2 as often less than none where both have it with the same sign, so that the rows are always added.
+    """
     (a, b, c), (d, e, f) = rows
     times, often = (1, 1) if abs(b) == abs(e) else (abs(e), abs(b))
     often = -often if (b > 0) == (e > 0) else often
     lines = [f"remove {b:+d}{letters[1]}, {e:+d}{letters[1]}: row 1 times {times}, row 2 times {often}"]
     for left, right_side, factor in ((a, c, times), (d, f, often)):
-        # Signs apart from sizes, each behind the row it is of.
+        # Sizes first; signs behind what they are of. The second letter is left out, so this is no equation.
         lines.append(digits.multiply(abs(right_side), abs(factor)).text)
-        given, taken = (f"{term(left * by, letters[0])}={right_side * by}" for by in (1, factor))
+        given, taken = (f"{term(left * by, letters[0])}, {right_side * by}" for by in (1, factor))
         lines.append(f"{given} times {factor}: {taken}")
     a, c, d, f = a * times, c * times, d * often, f * often
     count, right = digits.plus(a, d), digits.plus(c, f)

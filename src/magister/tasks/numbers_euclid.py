@@ -1,4 +1,4 @@
-"""Euclid's algorithm written out: `gcd 84 36`, `36*2=72`, `84-72=12`, then `gcd 36 12`, and so on.
+"""Euclid's algorithm written out: `gcd 84 36`, `1:36 2:72 3:108`, `84-72=12`, then `gcd 36 12`, and so on.
 
 The one way the families find a greatest common divisor. Knows nothing of problems.
 """
@@ -6,7 +6,7 @@ The one way the families find a greatest common divisor. Knows nothing of proble
 from __future__ import annotations
 
 from magister.tasks import digits
-from magister.tasks.arithmetic_division import exact_divide
+from magister.tasks.arithmetic_division import exact_divide, long_divide
 
 
 def gcd(a: int, b: int) -> digits.Work:
@@ -57,7 +57,7 @@ def _rest(a: int, b: int) -> digits.Work:
     """
     times = a // b
     if times > 99:
-        return digits.Work(digits.divide(a, b).text, a % b)
+        return digits.Work(long_divide(a, b).text, a % b)
     scale = 10 if times > 9 else 1
     part = b * (times - times % scale)
     rest = digits.Work(f"{a}-{a}=0", 0) if part == a else digits.subtract(a, part)

@@ -113,8 +113,11 @@ def _whole_ratio(small: int, large: int, lines: list[str]) -> int:
 
     None are written where even the second is too much, which the difference of the two tells.
     """
-    if small < 1 or large - small < small:
-        lines.append(f"{large - small}<{small} no" if small > 0 else f"{small}<1 no")
+    if small < 1:
+        lines.append(f"{small}<1 no")
+        return 0
+    if large - small < small:
+        lines.append(f"{large - small}<{small} no")
         return 0
     multiples = [small * times for times in range(2, 10) if small * (times - 1) < large]
     shown = " ".join(f"{times}:{value}" for times, value in enumerate(multiples, 2))

@@ -174,7 +174,7 @@ def _fits(given: list[tuple[Fraction, str]], to: str, steps: list[Converted], le
             return False
     elif longest >= _LONG:
         return False
-    if sum(len(line) for step in steps for line in step.lines) - sum(step.longer for step in steps) > _MOST_CHARACTERS:
+    if sum(step.measure for step in steps) > _MOST_CHARACTERS:
         return False
     places = [decimals(step.value) for step in steps]
     if len(given) == 1:

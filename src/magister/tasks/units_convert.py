@@ -1,7 +1,7 @@
 """The units that are known and the written-out conversion of one exact quantity.
 
 Metric units move the decimal point one place a step (`3.5*1000=35*100=350*10=3500`); time goes
-through `digits` with 60, 24 and 7. Knows nothing of prompts or levels.
+through long division by 60, 24 and 7. Knows nothing of prompts or levels.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Converted(NamedTuple):
     """The quantity in the unit asked for."""
     answer: str
     """With its unit: `3500 m`, `2.5 h`, or `1 h 40 min` where no two decimals would do."""
-    longer: int = 0
-    """Characters of its lines that are not counted when they are measured: see `measures`."""
+    measure: int
+    """Characters by which operands are drawn: of the lines, were divisions plain ones; see `measures`."""
 
 
 def convert(value: Fraction, unit: str, to: str) -> Converted | None:
     """`value` of `unit` in the unit `to` of the same sort; None where no short answer exists."""
     if unit == to:
-        return Converted([], value, quantity(value, to))
+        return Converted([], value, quantity(value, to), 0)
     if to in TIME:
         down = TIME.index(to) < TIME.index(unit)
         return _time_down(value, unit, to) if down else _time_up(value, unit, to)
@@ -47,7 +47,7 @@ def convert(value: Fraction, unit: str, to: str) -> Converted | None:
     lines = [f"1 {larger} = {10 ** abs(power)} {smaller}", move_point(value, power)]
     result = value * Fraction(10) ** power
     answer = quantity(result, to)
-    return Converted([*lines, answer], result, answer)
+    return _ended([*lines, answer], result, answer)
 
 
 def move_point(value: Fraction, power: int) -> str:
@@ -133,7 +133,7 @@ def _time_down(value: Fraction, unit: str, to: str) -> Converted:
             lines.append(move_point(Fraction(work.result), -places))
         value = value * factor
         lines.append(quantity(value, lower))
-    return Converted(lines, value, quantity(value, to))
+    return _ended(lines, value, quantity(value, to))
 
 
 def _time_up(value: Fraction, unit: str, to: str) -> Converted | None:
@@ -152,7 +152,7 @@ def _time_up(value: Fraction, unit: str, to: str) -> Converted | None:
             if upper != to or not whole:
                 return None
             answer = f"{quantity(Fraction(whole), to)} {quantity(Fraction(rest), TIME[place])}"
-            return Converted([*lines, answer], value / factor, answer, longer)
+            return _ended([*lines, answer], value / factor, answer, longer)
         done = f"{whole}."
         while rest:
             digit, left = divmod(rest * 10, factor)
@@ -161,4 +161,9 @@ def _time_up(value: Fraction, unit: str, to: str) -> Converted | None:
             rest = left
         value = value / factor
         lines.append(quantity(value, upper))
-    return Converted(lines, value, quantity(value, to), longer)
+    return _ended(lines, value, quantity(value, to), longer)
+
+
+def _ended(lines: list[str], value: Fraction, answer: str, longer: int = 0) -> Converted:
+    """A conversion whose lines are `longer` than their measure."""
+    return Converted(lines, value, answer, sum(map(len, lines)) - longer)

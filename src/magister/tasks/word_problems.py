@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from magister.answers.exact import extract, rational
 from magister.tasks import digits
-from magister.tasks.arithmetic_division import long_divide
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
 from magister.tasks.quotation import quote
@@ -193,7 +192,7 @@ def _carry_out(step: _Step, total: int) -> tuple[str, int]:
         case "times":
             work = digits.multiply(total, first)
         case "share":
-            work = long_divide(total, first)
+            work = digits.divide(total, first)
         case _:
             groups = digits.multiply(*step.numbers)
             work = (digits.add if step.code == "groups_gain" else digits.subtract)(total, groups.result)
@@ -290,7 +289,7 @@ def _pool(rng: random.Random, level: int) -> dict[str, int]:
 def _think_pool(slots: dict[str, int], prompt: str) -> tuple[str, int]:
     first, second = _as_mentioned(prompt, (slots["a"], slots["b"]))
     both = digits.add(first, second)
-    share = long_divide(both.result, slots["k"])
+    share = digits.divide(both.result, slots["k"])
     return f"each ({first}+{second})/{slots['k']}\n{both.text}\n{share.text}", share.result
 
 

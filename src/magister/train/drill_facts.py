@@ -1,6 +1,7 @@
 """The small facts of arithmetic that thoughts state at once, written as they write them.
 
-Each is what is asked and what is told. Knows nothing of tokens. No held-out pair of operands is in one.
+Each is what is asked and what is told. Knows nothing of tokens. No held-out sum, difference, product or quotient is
+asked, but for digits by themselves, which every long computation is made of.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from magister.tasks import is_held_out
+from magister.tasks.arithmetic_division import long_divide
 
 
 class Fact(NamedTuple):
@@ -43,8 +45,9 @@ def _pair(rng: random.Random, kind: str) -> tuple[int, int]:
 
 def _column(rng: random.Random) -> Fact:
     """A column of a product."""
-    a, b, carry = rng.randint(0, 9), rng.randint(0, 9), rng.randint(0, 8)
-    return Fact(f"{a}*{b}+{carry}=", f"{a * b + carry}")
+    a, b = rng.randint(0, 9), rng.randint(2, 9)
+    carry = rng.randrange(b)
+    return Fact(f"{a}*{b}+{carry}=" if carry else f"{a}*{b}=", f"{a * b + carry}")
 
 
 def _borrow(rng: random.Random) -> Fact:
@@ -60,7 +63,7 @@ def _digit(rng: random.Random) -> Fact:
         b = rng.randint(2, 12)
         rest = rng.randint(0, 10 * b - 1)
         if not _kept_apart(rest, b):
-            return Fact(f"{rest}/{b}:", f"{rest}-{rest // b}*{b}={rest % b}")
+            return Fact(f"{rest}/{b}:\n", f"{rest}-{rest // b}*{b}={rest % b}")
 
 
 def _rest(rng: random.Random) -> Fact:
@@ -87,11 +90,12 @@ def _whole(rng: random.Random) -> Fact:
 
 
 def _multiples(rng: random.Random) -> Fact:
-    """The multiples of a number past the tables."""
+    """The multiples of a divisor past the tables, up to the first that is not below the dividend."""
     while True:
         b = rng.choice((rng.randint(13, 99), rng.randint(100, 999)))
-        if not any(is_held_out("arithmetic", "mul", (b, times)) for times in range(2, 10)):
-            return Fact(f"1:{b}", "".join(f" {times}:{times * b}" for times in range(2, 10)))
+        a = b * rng.randint(1, 9) + rng.choice((0, rng.randrange(b)))
+        if not _kept_apart(a, b):
+            return Fact(f"{a}/{b}\n", long_divide(a, b).text.splitlines()[0])
 
 
 def _sign(rng: random.Random) -> Fact:

@@ -1,8 +1,8 @@
 """Drills: short documents without a question, dense in what every thought needs, uniform over what there is.
 
-Copying any token again in its place, looking up what follows a name, spelling any piece of a word, small
-facts of arithmetic. A thought uses each now and then; a drill uses nothing else. No held-out word and no
-held-out pair of operands is in one.
+Copying any token again in its place, looking up what follows a name, saying a name as it begins a text and as it
+stands inside one, spelling any piece of a word, small facts of arithmetic. A thought uses each now and then; a
+drill uses nothing else. No held-out word is in one, and `drill_facts` says what of held-out operands.
 
 On conversations alone copying comes late: after 14.7 million tokens nano still wrote other names than the
 question's, because most tokens had hardly ever been copied.
@@ -38,6 +38,8 @@ class Drills:
     """The text of every token that is letters only."""
     without: frozenset[str]
     """Held-out words, in lower case."""
+    allowed: frozenset[int]
+    """The ordinary tokens once more; those left out are held-out words by themselves."""
 
     def draw(self, rng: random.Random) -> Sequence:
         """One drill of a kind at random."""
@@ -82,10 +84,10 @@ class Drills:
         learn: list[bool] = []
         while len(ids) < _TOKENS:
             name = "".join(rng.choices(self.pieces, k=rng.choice((1, 1, 2)))).lower()[: rng.randint(3, 10)].capitalize()
-            if name.casefold() in self.without:
-                continue
             ends = [self.text(f"{name}:"), self.text(f" {name}\n")]
             asked, told = ends if rng.random() < 0.6 else [self.text(f" {name}:"), self.text(f"{name}\n")]
+            if name.casefold() in self.without or not self.allowed.issuperset(asked + told):
+                continue
             ids += asked + told
             learn += [False] * len(asked) + [True] * len(told)
         return ids, learn
@@ -99,12 +101,14 @@ class Drills:
             # With the blank as inside a sentence, without it as a piece within a longer word.
             asked = self.text(rng.choice((f"spell {word}\n", f"spell:{word}\n")))
             told = self.text(f"{'-'.join(word)}\n")
+            if not self.allowed.issuperset(asked):
+                continue
             ids += asked + told
             learn += [False] * len(asked) + [True] * len(told)
         return ids, learn
 
     def _facts(self, rng: random.Random) -> tuple[list[int], list[bool]]:
-        """Equations of one step."""
+        """Facts of one step each."""
         ids: list[int] = []
         learn: list[bool] = []
         while len(ids) < _TOKENS:

@@ -258,6 +258,7 @@ def make_drills(tokenizer: Tokenizer, words: tuple[str, ...]) -> Drills:
         words=tuple(word for word in words if word.casefold() not in without),
         pieces=letter_pieces(tokenizer.vocabulary, ordinary),
         without=without,
+        allowed=frozenset(ordinary),
     )
 
 

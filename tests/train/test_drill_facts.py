@@ -1,0 +1,66 @@
+"""Facts that are drilled: true, written as thoughts write them, and none of them held out."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+
+from tests.tasks import checks
+
+from magister.tasks import is_held_out
+from magister.train.drill_facts import Fact, fact
+
+
+def drawn() -> list[Fact]:
+    rng = random.Random(11)
+    return [fact(rng) for _ in range(6000)]
+
+
+def kind_of(one: Fact) -> str:
+    forms = {
+        "multiples": r"\d+/\d+\n1:.*",
+        "long division": r"\d+/\d+:\n.*",
+        "quotient": r"\d+/\d+(=\d+| no)",
+        "sign": r"\d+-\d+(:|=-\(\d+-\d+\))",
+        "equation": r"[\d+*-]+=-?\d+",
+    }
+    return next(name for name, form in forms.items() if re.fullmatch(form, one.asked + one.told))
+
+
+def test_every_fact_is_true() -> None:
+    seen: Counter[str] = Counter()
+    for one in drawn():
+        kind = kind_of(one)
+        seen[kind] += 1
+        numbers = [int(number) for number in re.findall(r"\d+", one.asked)]
+        match kind:
+            case "multiples":
+                entries = [tuple(map(int, entry.split(":"))) for entry in one.told.split()]
+                assert all(times * numbers[1] == value for times, value in entries), one
+                assert [times for times, _ in entries] == list(range(1, len(entries) + 1)), one
+                assert all(value < numbers[0] for _, value in entries[:-1]), one
+                assert entries[-1][1] >= numbers[0] or len(entries) == 9, one
+            case "quotient":
+                whole = numbers[0] % numbers[1] == 0
+                assert one.told == (f"={numbers[0] // numbers[1]}" if whole else " no"), one
+            case "sign":
+                assert (one.told == ":") == (numbers[0] >= numbers[1]), one
+            case "long division":
+                assert not checks.wrong_equations(one.told), one
+                assert one.told.startswith(f"{numbers[0]}-{numbers[0] // numbers[1]}*{numbers[1]}="), one
+            case _ if "+10" in one.asked or not one.asked.startswith("0"):
+                assert not checks.wrong_equations(one.asked + one.told), one
+    assert len(seen) == 5
+    assert min(seen.values()) > 200
+
+
+def test_none_is_held_out() -> None:
+    for one in drawn():
+        numbers = tuple(int(number) for number in re.findall(r"\d+", one.asked))
+        if max(numbers) < 10:
+            continue
+        if re.fullmatch(r"\d+[+-]\d+=?", one.asked):
+            assert not is_held_out("arithmetic", "add" if "+" in one.asked else "sub", numbers), one
+        if re.fullmatch(r"\d+/\d+[:\n]*", one.asked):
+            assert not any(is_held_out("arithmetic", kind, numbers) for kind in ("div", "remainder")), one
