@@ -1,6 +1,7 @@
-"""What holds for every test: an interrupt can be sent.
+"""What holds for every test: an interrupt can be sent, and a terminal can hang up.
 
-A shell that starts a job in the background has it ignore SIGINT, and so would every process the tests start.
+A shell that starts a job in the background has it ignore SIGINT, and `nohup` SIGHUP; so would every process the tests
+start.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """SIGINT interrupts, whoever started the tests."""
+    """SIGINT interrupts and SIGHUP ends, whoever started the tests."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

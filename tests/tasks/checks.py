@@ -28,18 +28,19 @@ def evaluate(text: str) -> Fraction:
 def retells(problem: Problem) -> None:
     """Fails unless the sentences that the thought says again stand in the prompt, in this order.
 
-    Their blanks included: a sentence has one before it wherever it has one in the prompt, so that its tokens are the
-    same in both places.
+    The first may be the question, which ends the prompt. Blanks are included: a sentence has one before it wherever it
+    has one in the prompt, so that its tokens are the same in both places.
     """
+    quoted = [line[1:].split(": ") for line in problem.thinking.splitlines() if line.startswith(">")]
     at = 0
-    for line in problem.thinking.splitlines():
-        if line.startswith(">"):
-            parts = line[1:].split(": ")
-            heads = [": ".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
-            said = next(head for head in heads if head in problem.prompt[at:])
-            start = problem.prompt.index(said, at)
-            assert said.startswith(" ") or start == 0, problem
-            at = start + len(said)
+    for place, parts in enumerate(quoted):
+        heads = [": ".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
+        if place == 0 and problem.prompt.rstrip(".?").endswith(heads[0]):
+            continue
+        said = next(head for head in heads if head in problem.prompt[at:])
+        start = problem.prompt.index(said, at)
+        assert said.startswith(" ") or start == 0, problem
+        at = start + len(said)
 
 
 def wrong_equations(thinking: str) -> list[str]:

@@ -84,14 +84,15 @@ def _order(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         operands += [upper, role]
     asked = book.say(rng, (theme[f"ask_{ask}"],))
     prompt = " ".join([*parts, asked])
-    lines = [quote(part, one, first=not place) for place, (part, one) in enumerate(zip(parts, meant, strict=True))]
+    # The question first: which of two people is over the other depends on what it names.
+    lines = [quote(asked, _LABELS[ask])]
+    lines += [quote(part, one, first=not place) for place, (part, one) in enumerate(zip(parts, meant, strict=True))]
     row = people[::-1] if turned else people
     at = len(row) - 2 - clues[0] if turned else clues[0]
     # A blank before every name: inside a sentence a name is another token than at the start of a line.
     lines.append("down " + ", ".join(row[at:]))
     lines.append("up " + ", ".join(row[at::-1]))
     lines.append("line " + ", ".join(row))
-    lines.append(quote(asked, _LABELS[ask]))
     answer = people[_ASKS[ask]]
     lines.append(f"so {_LABELS[ask]} {answer}")
     return _problem("order", level, tuple(operands), prompt, lines, answer)
