@@ -22,24 +22,23 @@ def long_divide(a: int, b: int) -> digits.Work:
     work = digits.divide(a, b)
     if b <= _TABLE or a < b:
         return work
-    multiples = [times * b for times in range(1, 10) if (times - 1) * b < a]
-    lines = [" ".join(f"{times}:{value}" for times, value in enumerate(multiples, 1))]
-    if multiples[-1] == a:
-        return digits.Work("\n".join([*lines, f"{a}/{b}={work.result}"]), work.result)
-    lines.append(f"{a}/{b}:")
-    done, rest = "", 0
-    for digit in str(a):
-        rest = rest * 10 + int(digit)
-        if not done and rest < b:
-            continue
-        times = rest // b
-        done += str(times)
-        taken = multiples[times - 1] if times else 0
+    listed, values = multiples(b, a)
+    if values[-1] == a:
+        return digits.Work(f"{listed}\n{a}/{b}={work.result}", work.result)
+    lines = [listed, f"{a}/{b}:"]
+    for rest, times, done in digits.division_steps(a, b):
+        taken = values[times - 1] if times else 0
         at_once = taken in (0, rest)
         lines.append((f"{rest}-{taken}={rest - taken}" if at_once else digits.subtract(rest, taken).text) + f"|{done}")
-        rest -= taken
-    lines.append(f"{a}/{b}={done}" + (f" remainder {rest}" if rest else ""))
+    left = a - b * work.result
+    lines.append(f"{a}/{b}={work.result}" + (f" remainder {left}" if left else ""))
     return digits.Work("\n".join(lines), work.result)
+
+
+def multiples(b: int, a: int, counts: range = range(1, 10)) -> tuple[str, list[int]]:
+    """`1:47 2:94 ...` up to the first that is not below a, and the values."""
+    values = [count * b for count in counts if (count - counts.step) * b < a]
+    return " ".join(f"{count}:{value}" for count, value in zip(counts, values, strict=False)), values
 
 
 def exact_divide(a: int, b: int) -> digits.Work:

@@ -8,6 +8,7 @@ Small facts are stated at once. Every computation ends in the whole equation.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -106,16 +107,21 @@ def divide(a: int, b: int) -> Work:
     shown = f"{a}/{b}={quotient}" + (f" remainder {remainder}" if remainder else "")
     if b == 1 or (b <= 10 and a <= 100 and not remainder) or a < b:
         return Work(shown, quotient)
-    lines, done, rest = [f"{a}/{b}:"], "", 0
+    steps = [f"{rest}-{times}*{b}={rest - times * b}|{done}" for rest, times, done in division_steps(a, b)]
+    return Work("\n".join([f"{a}/{b}:", *steps, shown]), quotient)
+
+
+def division_steps(a: int, b: int) -> Iterator[tuple[int, int, str]]:
+    """The steps of a long division: what is divided, how often b is in it, the quotient's digits so far."""
+    done, rest = "", 0
     for digit in str(a):
         rest = rest * 10 + int(digit)
         if not done and rest < b:
             continue
         times = rest // b
         done += str(times)
-        lines.append(f"{rest}-{times}*{b}={rest - times * b}|{done}")
+        yield rest, times, done
         rest -= times * b
-    return Work("\n".join([*lines, shown]), quotient)
 
 
 def _by_one_digit(a: int, b: int) -> list[str]:

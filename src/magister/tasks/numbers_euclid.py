@@ -6,7 +6,7 @@ The one way the families find a greatest common divisor. Knows nothing of proble
 from __future__ import annotations
 
 from magister.tasks import digits
-from magister.tasks.arithmetic_division import exact_divide, long_divide
+from magister.tasks.arithmetic_division import exact_divide, long_divide, multiples
 
 
 def gcd(a: int, b: int) -> digits.Work:
@@ -62,6 +62,6 @@ def _rest(a: int, b: int) -> digits.Work:
     part = b * (times - times % scale)
     rest = digits.Work(f"{a}-{a}=0", 0) if part == a else digits.subtract(a, part)
     if b > 9:
-        tried = [count * scale for count in range(1, 10) if (count - 1) * scale * b < a]
-        return digits.Work(" ".join(f"{count}:{count * b}" for count in tried) + f"\n{rest.text}", rest.result)
+        listed, _ = multiples(b, a, range(scale, 10 * scale, scale))
+        return digits.Work(f"{listed}\n{rest.text}", rest.result)
     return rest if times == 1 else digits.Work(f"{b}*{part // b}={part}\n{rest.text}", rest.result)

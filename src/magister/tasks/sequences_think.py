@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from magister.tasks import digits
+from magister.tasks.arithmetic_division import multiples
 
 _FEW = 9999
 """Differences of terms above this, the first aside, are found at once to keep the thought short."""
@@ -119,11 +120,10 @@ def _whole_ratio(small: int, large: int, lines: list[str]) -> int:
     if large - small < small:
         lines.append(f"{large - small}<{small} no")
         return 0
-    multiples = [small * times for times in range(2, 10) if small * (times - 1) < large]
-    shown = " ".join(f"{times}:{value}" for times, value in enumerate(multiples, 2))
-    fits = multiples[-1] == large
+    shown, values = multiples(small, large, range(2, 10))
+    fits = values[-1] == large
     lines.append(shown + ("" if fits else " no"))
-    return len(multiples) + 1 if fits else 0
+    return len(values) + 1 if fits else 0
 
 
 def _ratio_of(terms: list[int], lines: list[str]) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from magister.tasks import is_held_out
-from magister.tasks.arithmetic_division import long_divide
+from magister.tasks.arithmetic_division import multiples
 
 
 class Fact(NamedTuple):
@@ -95,7 +95,7 @@ def _multiples(rng: random.Random) -> Fact:
         b = rng.choice((rng.randint(13, 99), rng.randint(100, 999)))
         a = b * rng.randint(1, 9) + rng.choice((0, rng.randrange(b)))
         if not _kept_apart(a, b):
-            return Fact(f"{a}/{b}\n", long_divide(a, b).text.splitlines()[0])
+            return Fact(f"{a}/{b}\n", multiples(b, a)[0])
 
 
 def _sign(rng: random.Random) -> Fact:
