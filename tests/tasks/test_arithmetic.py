@@ -94,17 +94,19 @@ def test_book_has_every_kind_and_slot() -> None:
 
 def test_division_lists_the_multiples_of_a_long_divisor() -> None:
     assert (
-        long_divide(312, 47).text == "1:47 2:94 3:141 4:188 5:235 6:282 7:329\n312/47:\n312-282:\n"
-        "2-2=0|0\n1-8+10=3|30\n3-2-1=0|030\n312-282=30|6\n312/47=6 remainder 30"
+        long_divide(312, 47).text == "47:1 94:2 141:3 188:4 235:5 282:6 329:7\n312/47:\n312: 282:6|6\n312-282:\n"
+        "2-2=0|0\n1-8+10=3|30\n3-2-1=0|030\n312-282=30\n312/47=6 remainder 30"
     )
     assert long_divide(1470, 14).text.splitlines()[1:] == [
         "1470/14:",
-        "14-14=0|1",
-        "7-0=7|10",
-        "70-70=0|105",
+        "14: 14:1|1",
+        "14-14=0",
+        "7: 0:0|10",
+        "70: 70:5|105",
+        "70-70=0",
         "1470/14=105",
     ]
-    assert long_divide(94, 47).text == "1:47 2:94\n94/47=2"
+    assert long_divide(94, 47).text == "47:1 94:2\n94/47=2"
     assert exact_divide(-84, 12) == ("84/12:\n84-7*12=0|7\n84/12=7\n(-84)/12=-7", -7)
 
 

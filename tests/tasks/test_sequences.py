@@ -97,14 +97,14 @@ def test_a_ratio_is_read_off_the_multiples_or_off_the_difference() -> None:
                 assert left < right, (line, problem)
                 assert (right in terms and left in differences) or (right == 1 and left in terms), (line, problem)
                 refused += 1
-            if re.fullmatch(r"2:\d+( \d:\d+)*( no)?", line):
+            if re.fullmatch(r"\d+:2( \d+:\d)*( no)?", line):
                 entries = [tuple(map(int, entry.split(":"))) for entry in line.removesuffix(" no").split()]
-                base = entries[0][1] // 2
-                assert entries == [(times, times * base) for times in range(2, len(entries) + 2)], (line, problem)
-                fits = entries[-1][1] in terms
+                base = entries[0][0] // 2
+                assert entries == [(times * base, times) for times in range(2, len(entries) + 2)], (line, problem)
+                fits = entries[-1][0] in terms
                 assert base in terms, (line, problem)
                 assert fits or line.endswith(" no"), (line, problem)
-                assert any(entries[-1][1] >= term > entries[-1][1] - base for term in terms) or len(entries) == 8
+                assert any(entries[-1][0] >= term > entries[-1][0] - base for term in terms) or len(entries) == 8
                 listed += 1
     assert listed > 50
     assert refused > 50

@@ -1,4 +1,6 @@
 import random
+import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from string import Formatter
@@ -11,7 +13,17 @@ from magister.tasks.family import draw
 from magister.text.render import Renderer
 from magister.text.tokenizer import Tokenizer, load_tokenizer
 from magister.train import nano
-from magister.train.conversations import DIRECT_ASKS, Conversation, ConversationSource, Turn, _training_book, quoted
+from magister.train.conversations import (
+    DIRECT_ASKS,
+    ORDERS,
+    Conversation,
+    ConversationSource,
+    Turn,
+    _training_book,
+    opened,
+    quoted,
+    weighted,
+)
 from magister.train.noise import retype
 from magister.train.vocabulary import plain_words, real_ranks
 from magister.types import ChatRequest, Message, Thinking, assistant, system, user
@@ -156,7 +168,7 @@ def test_no_training_word_is_held_out() -> None:
     words = plain_words(real_ranks())
     for name in FAMILIES:
         taken = {word.casefold() for listed in load_book(name, "held_out").words.values() for word in listed}
-        book = _training_book(name, words, 0.3)
+        book = _training_book(name, words, nano.MIXTURE)
         for listed in book.words.values():
             assert not taken & {word.casefold() for word in listed}
 
@@ -164,7 +176,7 @@ def test_no_training_word_is_held_out() -> None:
 def test_no_training_phrasing_is_a_held_out_one() -> None:
     words = plain_words(real_ranks(), most=50)
     for name in FAMILIES:
-        book, held_out = _training_book(name, words, 0.3), load_book(name, "held_out")
+        book, held_out = _training_book(name, words, nano.MIXTURE), load_book(name, "held_out")
         held = {template for listed in held_out.kinds.values() for template in listed}
         held |= {template for theme in held_out.themes for template in theme.values()}
         assert held == book.without
@@ -174,6 +186,85 @@ def test_no_training_phrasing_is_a_held_out_one() -> None:
                 slot: f"{{{slot}}}" for template in templates for _, slot, _, _ in Formatter().parse(template) if slot
             }
             assert all(book.phrase(rng, kind, **slots) not in held for _ in range(300))
+
+
+def test_the_shortest_phrasings_are_heard_as_often_as_the_mixture_says() -> None:
+    templates = tuple(f"{'now and then ' * place}what is {{a}} + {{b}}?" for place in range(80))
+    for plain in (0.25, 0.5):
+        heard = Counter(weighted(templates, plain))
+        assert set(heard) == set(templates)
+        assert abs(sum(heard[short] for short in templates[:10]) / heard.total() - plain) < 0.03
+        assert all(heard[long] == 1 for long in templates[10:])
+    assert weighted(templates, 0.0) == weighted(templates, 0.1) == templates
+    assert weighted(("{a}?", "{a}"), 0.5) == ("{a}?", "{a}")
+
+
+def test_a_choice_counts_with_its_first_option_only() -> None:
+    others = ("please " * 4 + f"{{a}} {n}" for n in range(8))
+    long = ("[[so|so, all in all and taken together]] {a}", *others)
+    assert Counter(weighted(long, 0.5))[long[0]] > 1
+
+
+def test_an_opening_is_a_question_and_the_line_that_says_what_was_asked(tokenizer: Tokenizer) -> None:
+    source, encoder = ConversationSource(nano.MIXTURE, ()), nano.make_encoder(tokenizer)
+    first = [source.opening(seed) for seed in range(600)]
+    assert first == [source.opening(seed) for seed in range(600)]
+    honest = 0
+    for conversation in first:
+        (turn,) = conversation.turns
+        sequence = encoder.encode(conversation)
+        said = tokenizer.decode([id_ for id_, learned in zip(sequence.ids, sequence.learn, strict=True) if learned])
+        if not turn.opening:
+            honest += 1
+            assert turn.reply
+            assert sequence.ids[-1] == encoder.end
+            continue
+        assert not turn.reply
+        assert sequence.ids[-1] not in (encoder.end, encoder.think_close)
+        assert said.removeprefix("[THINK]") == turn.thinking
+        assert turn.thinking.endswith("\n")
+        assert turn.thinking.count("\n") <= 2
+    assert 40 < honest < 110
+
+
+def test_an_opening_is_how_the_whole_thought_begins(tokenizer: Tokenizer) -> None:
+    encoder = nano.make_encoder(tokenizer)
+    for name in ORDERS:
+        rng, book = random.Random(5), load_book(name)
+        for _ in range(40 if book.kinds else 0):
+            problem = draw(FAMILIES[name], rng, 1, book, Split.TRAIN)
+            opening = opened(problem, problem.prompt)
+            whole = encoder.encode(Conversation((Turn(problem.prompt, problem.thinking, problem.reply),)))
+            begun = encoder.encode(Conversation((opening,)))
+            assert begun.ids == whole.ids[: len(begun.ids)], problem
+            assert begun.learn == whole.learn[: len(begun.ids)], problem
+
+
+def test_openings_have_every_kind_of_order_about_as_often() -> None:
+    kinds = {(name, kind) for name in ORDERS for kind in load_book(name).kinds}
+    source, heard = ConversationSource(nano.MIXTURE, ()), Counter[str]()
+    for seed in range(3000):
+        turn = source.opening(seed).turns[0]
+        if turn.opening:
+            heard[re.split(r"[ \n\d]", turn.thinking, maxsplit=1)[0]] += 1
+    about = 0.88 * 3000 / len(kinds)
+    names = {"count": 1, "sort": 1, "reverse": 1, "length": 1, "prime": 1, "gcd": 1, "rectangle": 3}
+    for word, kinds_of_it in names.items():
+        assert 0.6 < heard[word] / (kinds_of_it * about) < 1.5, (word, heard[word], about)
+
+
+def test_plain_questions_are_heard_in_every_order() -> None:
+    share = nano.MIXTURE.plain
+    assert share > 0
+    for name in ORDERS:
+        book, plain = load_book(name), _training_book(name, (), nano.MIXTURE)
+        for kind, templates in book.kinds.items():
+            heard = Counter(plain.kinds[kind])
+            often = sum(count for count in heard.values() if count > 1)
+            assert abs(often / heard.total() - share) < 0.05, (name, kind)
+            assert set(heard) == set(templates)
+    stories = _training_book("word_problems", (), nano.MIXTURE)
+    assert stories.kinds == load_book("word_problems").kinds
 
 
 def test_noise_keeps_digits_and_careful_noise_keeps_letters() -> None:

@@ -19,11 +19,13 @@ def drawn() -> list[Fact]:
 
 def kind_of(one: Fact) -> str:
     forms = {
-        "multiples": r"\d+/\d+\n1:.*",
+        "multiples": r"\d+/\d+\n\d+:1.*\n\d+: \d+:\d",
         "long division": r"\d+/\d+:\n.*",
         "quotient": r"\d+/\d+(=\d+| no)",
         "sign": r"\d+-\d+(:|=-\(\d+-\d+\))",
         "equation": r"[\d+*-]+=-?\d+",
+        "expression": r"[^\n=]+\n[\d+*/()-]+",
+        "step": r"[\d+*/()-]+\n(.*=.*\n)+[\d+*/()-]+",
     }
     return next(name for name, form in forms.items() if re.fullmatch(form, one.asked + one.told))
 
@@ -36,11 +38,14 @@ def test_every_fact_is_true() -> None:
         numbers = [int(number) for number in re.findall(r"\d+", one.asked)]
         match kind:
             case "multiples":
-                entries = [tuple(map(int, entry.split(":"))) for entry in one.told.split()]
-                assert all(times * numbers[1] == value for times, value in entries), one
-                assert [times for times, _ in entries] == list(range(1, len(entries) + 1)), one
-                assert all(value < numbers[0] for _, value in entries[:-1]), one
-                assert entries[-1][1] >= numbers[0] or len(entries) == 9, one
+                listed, taken = one.told.split("\n")
+                entries = [tuple(map(int, entry.split(":"))) for entry in listed.split()]
+                assert all(times * numbers[1] == value for value, times in entries), one
+                assert [times for _, times in entries] == list(range(1, len(entries) + 1)), one
+                assert all(value < numbers[0] for value, _ in entries[:-1]), one
+                assert entries[-1][0] >= numbers[0] or len(entries) == 9, one
+                most = max(value for value, _ in entries if value <= numbers[0])
+                assert taken == f"{numbers[0]}: {most}:{most // numbers[1]}", one
             case "quotient":
                 whole = numbers[0] % numbers[1] == 0
                 assert one.told == (f"={numbers[0] // numbers[1]}" if whole else " no"), one
@@ -49,9 +54,16 @@ def test_every_fact_is_true() -> None:
             case "long division":
                 assert not checks.wrong_equations(one.told), one
                 assert one.told.startswith(f"{numbers[0]}-{numbers[0] // numbers[1]}*{numbers[1]}="), one
+            case "expression":
+                written = one.asked.strip().replace(" ", "").translate(str.maketrans("×·x÷−", "***/-"))
+                assert re.sub(r"(\d|\))\(", r"\1*(", written) == one.told, one
+            case "step":
+                before, worked = one.asked.split("\n", 1)
+                assert eval(before) == eval(one.told), one
+                assert not checks.wrong_equations(worked), one
             case _ if "+10" in one.asked or not one.asked.startswith("0"):
                 assert not checks.wrong_equations(one.asked + one.told), one
-    assert len(seen) == 5
+    assert len(seen) == 7
     assert min(seen.values()) > 200
 
 

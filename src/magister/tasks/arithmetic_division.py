@@ -14,8 +14,8 @@ _TABLE = 12
 def long_divide(a: int, b: int) -> digits.Work:
     """a // b of non-negative a by positive b; past the tables by the multiples of b, which are listed first.
 
-    The list `1:47 2:94 ...` ends with the first that is not below a. Where that is a itself its place is the quotient;
-    else each digit takes the multiple it stands for off the rest, as every difference is worked out.
+    The list `47:1 94:2 ...` ends with the first that is not below a. Where that is a itself its place is the quotient;
+    else each digit quotes from the list the multiple it stands for, `312: 282:6|6`, and takes it off the rest.
 
     Raises `ValueError` where `digits.divide` does.
     """
@@ -28,17 +28,23 @@ def long_divide(a: int, b: int) -> digits.Work:
     lines = [listed, f"{a}/{b}:"]
     for rest, times, done in digits.division_steps(a, b):
         taken = values[times - 1] if times else 0
-        at_once = taken in (0, rest)
-        lines.append((f"{rest}-{taken}={rest - taken}" if at_once else digits.subtract(rest, taken).text) + f"|{done}")
+        lines.append(f"{rest}: {taken}:{times}|{done}")
+        if taken == rest:
+            lines.append(f"{rest}-{rest}=0")
+        elif taken:
+            lines.append(digits.subtract(rest, taken).text)
     left = a - b * work.result
     lines.append(f"{a}/{b}={work.result}" + (f" remainder {left}" if left else ""))
     return digits.Work("\n".join(lines), work.result)
 
 
 def multiples(b: int, a: int, counts: range = range(1, 10)) -> tuple[str, list[int]]:
-    """`1:47 2:94 ...` up to the first that is not below a, and the values."""
+    """`47:1 94:2 ...` up to the first that is not below a, and the values.
+
+    How often stands after the value: who has found a value by its size reads on to it.
+    """
     values = [count * b for count in counts if (count - counts.step) * b < a]
-    return " ".join(f"{count}:{value}" for count, value in zip(counts, values, strict=False)), values
+    return " ".join(f"{value}:{count}" for count, value in zip(counts, values, strict=False)), values
 
 
 def exact_divide(a: int, b: int) -> digits.Work:

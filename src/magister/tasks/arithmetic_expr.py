@@ -118,17 +118,18 @@ def work_out(tree: Tree, divide: Compute = exact_divide) -> str:
     lines = []
     while isinstance(tree, Operation):
         lines.append(write(tree))
-        tree, text = _step(tree, divide)
+        tree, text = step(tree, divide)
         lines.append(text)
     return "\n".join(lines)
 
 
-def _step(tree: Operation, divide: Compute) -> tuple[Tree, str]:
+def step(tree: Operation, divide: Compute = exact_divide) -> tuple[Tree, str]:
+    """The expression after its first ready operation, from the left, and how that is worked out."""
     if isinstance(tree.left, Operation):
-        done, text = _step(tree.left, divide)
+        done, text = step(tree.left, divide)
         return Operation(tree.sign, done, tree.right), text
     if isinstance(tree.right, Operation):
-        done, text = _step(tree.right, divide)
+        done, text = step(tree.right, divide)
         return Operation(tree.sign, tree.left, done), text
     compute = {"+": digits.add, "-": digits.subtract, "*": digits.multiply, "/": divide}
     work = compute[tree.sign](tree.left, tree.right)

@@ -1,4 +1,4 @@
-"""Euclid's algorithm written out: `gcd 84 36`, `1:36 2:72 3:108`, `84-72=12`, then `gcd 36 12`, and so on.
+"""Euclid's algorithm written out: `gcd 84 36`, `36:1 72:2 108:3`, `84-72=12`, then `gcd 36 12`, and so on.
 
 The one way the families find a greatest common divisor. Knows nothing of problems.
 """

@@ -7,6 +7,7 @@ and the noise of real typing. Knows nothing of token ids; `encode` turns these i
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -28,6 +29,8 @@ class Turn:
     """The thought was cut short: its end is forced, not learned."""
     spelled: str = ""
     """What of the reply has a token a letter."""
+    opening: bool = False
+    """Only how the thought begins; nothing follows, no reply either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Mixture:
     """Families with their weights."""
     drills: float = 0.0
     """Of all sequences: drills in place of conversations."""
+    openings: float = 0.0
+    """Of all sequences: a question and no more of its thought than says what was asked, in place of conversations."""
     beyond: float = 0.04
     """Of problems: past the trained ranges, answered with the warning."""
     direct: float = 0.15
@@ -63,6 +68,8 @@ class Mixture:
     """Of prompts: typed as people type."""
     strange_words: float = 0.3
     """Of names, nouns and words: any word of the full vocabulary, so that no word is unexpected."""
+    plain: float = 0.25
+    """Of phrasings of the families in `ORDERS`: one of the shortest, as people ask who only want to know."""
 
 
 DIRECT_ASKS = (
@@ -96,7 +103,8 @@ class ConversationSource:
         self._mixture = mixture
         self._names = [name for name, _ in mixture.families]
         self._weights = [weight for _, weight in mixture.families]
-        self._books = {name: _training_book(name, words, mixture.strange_words) for name in self._names}
+        self._books = {name: _training_book(name, words, mixture) for name in self._names}
+        self._orders = [(name, kind) for name in self._names if name in ORDERS for kind in self._books[name].kinds]
 
     def draw(self, seed: int) -> Conversation:
         """The conversation of this seed."""
@@ -109,12 +117,24 @@ class ConversationSource:
         own = mixture.official <= kind < mixture.official + mixture.both + mixture.system
         return Conversation(turns, official=official, system=rng.choice(SYSTEM_MESSAGES) if own else "")
 
+    def opening(self, seed: int) -> Conversation:
+        """A question and the lines in which the thought says what was asked; every kind as often as the others.
+
+        What a question asks is known after a line, and the lines after it are most of the tokens. An honest reply,
+        which has no thought, is whole: some questions have another answer.
+        """
+        rng = random.Random(seed)
+        if rng.random() < _HONEST_OPENINGS:
+            problem = self._of_family(rng, rng.choice(sorted(HONEST)))
+            return Conversation((Turn(self._typed(rng, problem), "", problem.reply),))
+        name, kind = rng.choice(self._orders)
+        problem = next(drawn for _ in range(_TRIES) if (drawn := self._of_family(rng, name)).kind == kind)
+        return Conversation((opened(problem, self._typed(rng, problem)),))
+
     def _turn(self, rng: random.Random) -> Turn:
         mixture = self._mixture
         problem = self._problem(rng)
-        prompt = problem.prompt
-        if rng.random() < mixture.noise:
-            prompt = retype(rng, prompt, careful=problem.family in CAREFUL)
+        prompt = self._typed(rng, problem)
         thinking, spelled = quoted(problem, prompt), problem.spelled
         if not thinking:
             return Turn(prompt, "", problem.reply)
@@ -127,11 +147,34 @@ class ConversationSource:
         return Turn(prompt, thinking, problem.reply, spelled=spelled)
 
     def _problem(self, rng: random.Random) -> Problem:
-        name = rng.choices(self._names, self._weights)[0]
+        return self._of_family(rng, rng.choices(self._names, self._weights)[0])
+
+    def _of_family(self, rng: random.Random, name: str) -> Problem:
         level = rng.randint(1, FAMILIES[name].LEVELS)
         if name not in HONEST and rng.random() < self._mixture.beyond:
             level = BEYOND
         return draw(FAMILIES[name], rng, level, self._books[name], Split.TRAIN)
+
+    def _typed(self, rng: random.Random, problem: Problem) -> str:
+        """The problem's prompt, as it is or as people type."""
+        if rng.random() < self._mixture.noise:
+            return retype(rng, problem.prompt, careful=problem.family in CAREFUL)
+        return problem.prompt
+
+
+_HONEST_OPENINGS = 0.12
+"""Of openings: questions with an honest reply."""
+
+_SAID_IN = {"letters": 2}
+"""Lines that say what was asked, where it is not one: of a word its letters too."""
+
+_TRIES = 1000
+
+
+def opened(problem: Problem, prompt: str) -> Turn:
+    """The problem asked as `prompt`, and as much of its thought as says what was asked."""
+    lines = quoted(problem, prompt).split("\n")[: _SAID_IN.get(problem.family, 1)]
+    return Turn(prompt, "\n".join(lines) + "\n", "", opening=True)
 
 
 def quoted(problem: Problem, prompt: str) -> str:
@@ -145,13 +188,23 @@ def quoted(problem: Problem, prompt: str) -> str:
     return f"{MARK} {thinking[1:]}" if first and not prompt.startswith(thinking[1:6]) else thinking
 
 
+_CHOICE = re.compile(r"\[\[([^\[\]|]*)[^\[\]]*\]\]")
+
 CAREFUL = frozenset({"letters", "logic", "units", "equations", "word_problems"})
 """Families in which a changed letter changes the problem, or what the thought says again of it."""
 
 
+ORDERS = frozenset(FAMILIES) - HONEST - {"word_problems"}
+"""Families in which each phrasing is a whole question, the shortest of them nothing but an order."""
+
+_SHORTEST = 8
+"""One in so many phrasings of a kind counts as short."""
+
+
 @cache
-def _training_book(family: str, words: tuple[str, ...], strange: float) -> Phrasebook:
+def _training_book(family: str, words: tuple[str, ...], mixture: Mixture) -> Phrasebook:
     """The train book, its word lists widened by `words` and cleared of every held-out word."""
+    strange = mixture.strange_words
     book, held_out = load_book(family), load_book(family, "held_out")
     taken = {word.casefold() for listed in held_out.words.values() for word in listed}
     lists: dict[str, tuple[str, ...]] = {}
@@ -162,4 +215,26 @@ def _training_book(family: str, words: tuple[str, ...], strange: float) -> Phras
         lists[name] = tuple(kept * max(1, copies) + extra)
     said = {template for listed in held_out.kinds.values() for template in listed}
     said |= {template for theme in held_out.themes for template in theme.values()}
-    return replace(book, words=lists, without=frozenset(said))
+    plain = mixture.plain if family in ORDERS else 0.0
+    kinds = {kind: weighted(templates, plain) for kind, templates in book.kinds.items()}
+    return replace(book, kinds=kinds, words=lists, without=frozenset(said))
+
+
+def weighted(templates: tuple[str, ...], plain: float) -> tuple[str, ...]:
+    """`templates`, the shortest of them so often that they are about the share `plain`, or what they are if more.
+
+    Most phrasings of a book are situations; without a weight of its own "What is 3 + 4?" is hardly ever heard.
+    """
+    short = sorted(templates, key=_length)[: len(templates) // _SHORTEST]
+    if not short or plain <= 0:
+        return templates
+    copies = round((plain * len(templates) / len(short) - 1) / (1 - plain))
+    return templates + tuple(short) * max(0, copies)
+
+
+def _length(template: str) -> int:
+    """Characters of a template with the first of every choice taken."""
+    first = template
+    while "[[" in first:
+        first = _CHOICE.sub(r"\1", first)
+    return len(first)

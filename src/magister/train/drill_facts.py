@@ -7,10 +7,11 @@ asked, but for digits by themselves, which every long computation is made of.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from magister.tasks import is_held_out
+from magister.tasks import arithmetic_expr, is_held_out
 from magister.tasks.arithmetic_division import multiples
 
 
@@ -90,12 +91,13 @@ def _whole(rng: random.Random) -> Fact:
 
 
 def _multiples(rng: random.Random) -> Fact:
-    """The multiples of a divisor past the tables, up to the first that is not below the dividend."""
+    """The multiples of a divisor past the tables, up to the first that is not below the dividend; the one taken."""
     while True:
         b = rng.choice((rng.randint(13, 99), rng.randint(100, 999)))
-        a = b * rng.randint(1, 9) + rng.choice((0, rng.randrange(b)))
+        times = rng.randint(1, 9)
+        a = b * times + rng.choice((0, rng.randrange(b)))
         if not _kept_apart(a, b):
-            return Fact(f"{a}/{b}\n", multiples(b, a)[0])
+            return Fact(f"{a}/{b}\n", f"{multiples(b, a)[0]}\n{a}: {times * b}:{times}")
 
 
 def _sign(rng: random.Random) -> Fact:
@@ -108,6 +110,32 @@ def _sign(rng: random.Random) -> Fact:
             return Fact(f"{a}-{b}", ":" if a >= b else f"=-({b}-{a})")
 
 
+def _expression(rng: random.Random) -> Fact:
+    """An expression as somebody wrote it, and as thoughts do; or what is left of one after its first operation."""
+    while True:
+        tree = arithmetic_expr.build(rng, rng.randint(2, 4), (1, 1, 2))
+        if is_held_out("arithmetic", "expr", arithmetic_expr.tokens(tree)):
+            continue
+        plain = arithmetic_expr.write(tree)
+        if rng.random() < 0.5:
+            return Fact(f"{arithmetic_expr.write(tree, arithmetic_expr.random_style(rng))}\n", plain)
+        after, work = arithmetic_expr.step(tree)
+        if len(work) <= _SHORT and not _states_held_out(work):
+            return Fact(f"{plain}\n{work}\n", arithmetic_expr.write(after))
+
+
+def _states_held_out(work: str) -> bool:
+    """Whether a line of `work` is a held-out sum, difference, product or quotient."""
+    stated = re.findall(r"^(\d+)([-+*/])(\d+)=", work, flags=re.MULTILINE)
+    return any(is_held_out("arithmetic", _NAMES[sign], (int(a), int(b))) for a, sign, b in stated)
+
+
+_NAMES = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
+
+_SHORT = 24
+"""Characters of an operation's work up to which an expression is drilled with it."""
+
 _KINDS: tuple[Callable[[random.Random], Fact], ...] = (
     _add, _add, _subtract, _subtract, _column, _borrow, _digit, _rest, _whole, _multiples, _sign,
+    _expression,
 )  # fmt: skip

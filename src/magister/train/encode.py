@@ -38,7 +38,10 @@ class Encoder:
     """Its last text."""
 
     def encode(self, conversation: Conversation) -> Sequence:
-        """The whole conversation; learned are replies from `[THINK]` to the end of turn, but no forced token."""
+        """The whole conversation; learned are replies from `[THINK]` to the end of turn, but no forced token.
+
+        An opening ends with its thought's last line.
+        """
         ids, learn = [self.begin], [False]
 
         def put(tokens: list[int], learned: bool) -> None:
@@ -53,6 +56,9 @@ class Encoder:
             put([self.system_open, *instruction, *told, self.system_close], False)
         for turn in conversation.turns:
             put([self.user_open, *self.text(turn.user), self.user_close], False)
+            if turn.opening:
+                put([self.think_open, *self._thought(turn.thinking)], True)
+                break
             if turn.thinking or turn.cut:
                 put([self.think_open, *self._thought(turn.thinking)], True)
                 put([self.think_close], not turn.cut)

@@ -65,7 +65,8 @@ MIXTURE = Mixture(
         ("greeting", 0.02),
         ("other", 0.05),
     ),
-    drills=0.15,
+    drills=0.1,
+    openings=0.5,
 )
 
 CARD = {
@@ -111,7 +112,11 @@ class Draw:
 
         def draw(seed: int) -> Sequence:
             rng = random.Random(f"drill/{seed}")
-            return drills.draw(rng) if rng.random() < self.mixture.drills else encoder.encode(source.draw(seed))
+            place = rng.random()
+            if place < self.mixture.drills:
+                return drills.draw(rng)
+            opening = place < self.mixture.drills + self.mixture.openings
+            return encoder.encode(source.opening(seed) if opening else source.draw(seed))
 
         return draw
 
