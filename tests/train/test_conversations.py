@@ -10,6 +10,7 @@ import pytest
 from magister.cli import places
 from magister.tasks import BEYOND, FAMILIES, HONEST, Split, is_held_out, load_book
 from magister.tasks.family import draw
+from magister.tasks.quotation import MARK
 from magister.text.render import Renderer
 from magister.text.tokenizer import Tokenizer, load_tokenizer
 from magister.train import nano
@@ -238,6 +239,26 @@ def test_an_opening_is_how_the_whole_thought_begins(tokenizer: Tokenizer) -> Non
             begun = encoder.encode(Conversation((opening,)))
             assert begun.ids == whole.ids[: len(begun.ids)], problem
             assert begun.learn == whole.learn[: len(begun.ids)], problem
+
+
+def test_a_reading_is_lines_of_thoughts_in_their_tokens(tokenizer: Tokenizer) -> None:
+    source, encoder = ConversationSource(nano.MIXTURE, ()), nano.make_encoder(tokenizer)
+    meanings = Counter[str]()
+    for seed in range(200):
+        read = source.reading(seed)
+        assert read == source.reading(seed)
+        lines = "".join(f"{line.sentence}{line.meant}\n" for line in read)
+        whole = encoder.encode(Conversation((Turn("", lines, "", opening=True),)))
+        sequence = encoder.encode_reading(read)
+        assert sequence.ids[1:] == whole.ids[-len(sequence.ids) + 1 :]
+        ids = [id_ for id_, learned in zip(sequence.ids, sequence.learn, strict=True) if learned]
+        assert tokenizer.decode(ids) == "".join(f"{line.meant}\n" for line in read)
+        assert all(line.sentence.startswith(MARK) and line.sentence.endswith(":") for line in read)
+        meanings.update(
+            re.findall(r" (gets|loses|over|under|like|unlike) ", "".join(f"{line.meant} " for line in read))
+        )
+    assert min(meanings.values()) > 0.6 * max(meanings.values()) / 2
+    assert len(meanings) == 6
 
 
 def test_openings_have_every_kind_of_order_about_as_often() -> None:

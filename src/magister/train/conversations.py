@@ -34,6 +34,16 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """A line of a thought that quotes a sentence."""
+
+    sentence: str
+    """The mark, the sentence and a colon."""
+    meant: str
+    """What it means, with the blank before it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """Turns after an optional system prompt."""
 
@@ -54,6 +64,8 @@ class Mixture:
     """Of all sequences: drills in place of conversations."""
     openings: float = 0.0
     """Of all sequences: a question and no more of its thought than says what was asked, in place of conversations."""
+    readings: float = 0.0
+    """Of all sequences: sentences as thoughts quote them, where only what they mean is learned."""
     beyond: float = 0.04
     """Of problems: past the trained ranges, answered with the warning."""
     direct: float = 0.15
@@ -104,6 +116,7 @@ class ConversationSource:
         self._names = [name for name, _ in mixture.families]
         self._weights = [weight for _, weight in mixture.families]
         self._books = {name: _training_book(name, words, mixture) for name in self._names}
+        self._tellers = [name for name in self._names if name in TELLERS]
         self._orders = [(name, kind) for name in self._names if name in ORDERS for kind in self._books[name].kinds]
 
     def draw(self, seed: int) -> Conversation:
@@ -130,6 +143,19 @@ class ConversationSource:
         name, kind = rng.choice(self._orders)
         problem = next(drawn for _ in range(_TRIES) if (drawn := self._of_family(rng, name)).kind == kind)
         return Conversation((opened(problem, self._typed(rng, problem)),))
+
+    def reading(self, seed: int) -> tuple[Reading, ...]:
+        """Sentences of a few problems told in sentences, each with what it means there.
+
+        In a story's thought they are a third of the lines and a sixth of the tokens, since each is quoted as it stood.
+        """
+        rng = random.Random(seed)
+        read: list[Reading] = []
+        while len(read) < _SENTENCES:
+            thinking = self._of_family(rng, rng.choice(self._tellers)).thinking
+            lines = [line for line in thinking.split("\n") if line.startswith(MARK)]
+            read += [Reading(line[: line.rindex(": ") + 1], line[line.rindex(": ") + 1 :]) for line in lines]
+        return tuple(read)
 
     def _turn(self, rng: random.Random) -> Turn:
         mixture = self._mixture
@@ -161,6 +187,12 @@ class ConversationSource:
             return retype(rng, problem.prompt, careful=problem.family in CAREFUL)
         return problem.prompt
 
+
+TELLERS = frozenset({"word_problems", "logic"})
+"""Families whose thoughts quote a question sentence by sentence."""
+
+_SENTENCES = 6
+"""Fewest sentences of a reading."""
 
 _HONEST_OPENINGS = 0.12
 """Of openings: questions with an honest reply."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from magister.tasks.quotation import MARK
-from magister.train.conversations import Conversation, Turn
+from magister.train.conversations import Conversation, Reading, Turn
 from magister.train.packing import Sequence
 
 _QUOTED = re.compile(rf"(?<=^{MARK})(?=\S)", re.MULTILINE)
@@ -63,6 +63,15 @@ class Encoder:
                 put([self.think_open, *self._thought(turn.thinking)], True)
                 put([self.think_close], not turn.cut)
             put([*self._reply(turn), self.end], True)
+        return Sequence(tuple(ids), tuple(learn))
+
+    def encode_reading(self, read: tuple[Reading, ...]) -> Sequence:
+        """The sentences line by line; learned is what each means, to the end of its line."""
+        ids, learn = [self.begin], [False]
+        for line in read:
+            sentence, meant = self._thought(line.sentence), self.text(f"{line.meant}\n")
+            ids += sentence + meant
+            learn += [False] * len(sentence) + [True] * len(meant)
         return Sequence(tuple(ids), tuple(learn))
 
     def _thought(self, thinking: str) -> list[int]:

@@ -66,7 +66,8 @@ MIXTURE = Mixture(
         ("other", 0.05),
     ),
     drills=0.1,
-    openings=0.5,
+    openings=0.4,
+    readings=0.2,
 )
 
 CARD = {
@@ -115,7 +116,10 @@ class Draw:
             place = rng.random()
             if place < self.mixture.drills:
                 return drills.draw(rng)
-            opening = place < self.mixture.drills + self.mixture.openings
+            place -= self.mixture.drills
+            if place < self.mixture.readings:
+                return encoder.encode_reading(source.reading(seed))
+            opening = place < self.mixture.readings + self.mixture.openings
             return encoder.encode(source.opening(seed) if opening else source.draw(seed))
 
         return draw
