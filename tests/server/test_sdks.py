@@ -84,6 +84,12 @@ def truth(base: str) -> tuple[str, str, int]:
     return message["reasoning"], message["content"], reply["usage"]["completion_tokens_details"]["reasoning_tokens"]
 
 
+def test_the_long_question_is_long_enough_to_be_left(nano: str) -> None:
+    messages = [{"role": "user", "content": asked.LONG}]
+    usage = ask(nano, "/v1/chat/completions", {"model": "nano", "messages": messages})["usage"]
+    assert usage["completion_tokens"] > 500
+
+
 def test_whole_and_streamed_replies_are_the_same(sdk: str, nano: str) -> None:
     said, (thinking, text, _) = heard(sdk, nano), truth(nano)
     assert said["plain"] == {"thinking": thinking, "text": text}

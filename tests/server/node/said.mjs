@@ -2,7 +2,7 @@
 
 export const base = process.argv[2];
 export const QUESTION = "What is 7 + 5?";
-export const LONG = "What is 9876543 * 8765432?";
+export const LONG = "Use 2, 3, 7, 11 and 13 to make 517";
 export const USER = { role: "user", content: QUESTION };
 export const WEATHER = "weather";
 export const CLOCK = "clock";

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 QUESTION = "What is 7 + 5?"
-LONG = "What is 9876543 * 8765432?"
-"""Nano thinks about it for some four hundred tokens: long enough to be interrupted."""
+LONG = "Use 2, 3, 7, 11 and 13 to make 517"
+"""A search without an end for nano: long enough to be interrupted, which a test looks at."""
 FORM: dict[str, Any] = {
     "type": "object",
     "properties": {"right": {"type": "boolean"}, "kind": {"type": "string", "enum": ["sum", "product"]}},
