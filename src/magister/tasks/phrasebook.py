@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -63,8 +64,17 @@ class Phrasebook:
 
 def expand(rng: random.Random, template: str) -> str:
     """`template` with its choices taken at random, its slots still open."""
+    return _expanded(template, rng.choice)
+
+
+def first_wording(template: str) -> str:
+    """`template` with the first of every choice taken, its slots still open."""
+    return _expanded(template, lambda options: options[0])
+
+
+def _expanded(template: str, choose: Callable[[list[str]], str]) -> str:
     while True:
-        chosen = _CHOICE.sub(lambda match: rng.choice(match.group(1).split("|")), template)
+        chosen = _CHOICE.sub(lambda match: choose(match.group(1).split("|")), template)
         if chosen == template:
             return chosen
         template = chosen

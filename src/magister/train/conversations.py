@@ -7,12 +7,12 @@ and the noise of real typing. Knows nothing of token ids; `encode` turns these i
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import dataclass, replace
 from functools import cache
 
 from magister.tasks import BEYOND, FAMILIES, HONEST, Phrasebook, Problem, Split, load_book
 from magister.tasks.family import draw
+from magister.tasks.phrasebook import first_wording
 from magister.tasks.quotation import MARK
 from magister.train.noise import retype
 
@@ -141,25 +141,29 @@ class ConversationSource:
             problem = self._of_family(rng, rng.choice(sorted(HONEST)))
             return Conversation((Turn(self._typed(rng, problem), "", problem.reply),))
         name, kind = rng.choice(self._orders)
-        problem = next(drawn for _ in range(_TRIES) if (drawn := self._of_family(rng, name)).kind == kind)
+        problem = self._of_family(rng, name)
+        while problem.kind != kind:
+            problem = self._of_family(rng, name)
         return Conversation((opened(problem, self._typed(rng, problem)),))
 
     def reading(self, seed: int) -> tuple[Reading, ...]:
         """Sentences of a few problems told in sentences, each with what it means there.
 
-        In a story's thought they are a third of the lines and a sixth of the tokens, since each is quoted as it stood.
+        Without prompts and sums a thousand tokens hold 40 sentences; whole stories and puzzles hold 14.
         """
         rng = random.Random(seed)
         read: list[Reading] = []
         while len(read) < _SENTENCES:
             thinking = self._of_family(rng, rng.choice(self._tellers)).thinking
             lines = [line for line in thinking.split("\n") if line.startswith(MARK)]
-            read += [Reading(line[: line.rindex(": ") + 1], line[line.rindex(": ") + 1 :]) for line in lines]
+            read += [
+                Reading(f"{sentence}:", f" {meant}") for sentence, meant in (line.rsplit(": ", 1) for line in lines)
+            ]
         return tuple(read)
 
     def _turn(self, rng: random.Random) -> Turn:
         mixture = self._mixture
-        problem = self._problem(rng)
+        problem = self._of_family(rng, rng.choices(self._names, self._weights)[0])
         prompt = self._typed(rng, problem)
         thinking, spelled = quoted(problem, prompt), problem.spelled
         if not thinking:
@@ -171,9 +175,6 @@ class ConversationSource:
             kept = "\n".join(lines[: rng.randint(0, len(lines) - 1)])
             return Turn(prompt, kept, problem.reply, cut=True, spelled=spelled)
         return Turn(prompt, thinking, problem.reply, spelled=spelled)
-
-    def _problem(self, rng: random.Random) -> Problem:
-        return self._of_family(rng, rng.choices(self._names, self._weights)[0])
 
     def _of_family(self, rng: random.Random, name: str) -> Problem:
         level = rng.randint(1, FAMILIES[name].LEVELS)
@@ -200,8 +201,6 @@ _HONEST_OPENINGS = 0.12
 _SAID_IN = {"letters": 2}
 """Lines that say what was asked, where it is not one: of a word its letters too."""
 
-_TRIES = 1000
-
 
 def opened(problem: Problem, prompt: str) -> Turn:
     """The problem asked as `prompt`, and as much of its thought as says what was asked."""
@@ -219,8 +218,6 @@ def quoted(problem: Problem, prompt: str) -> str:
     first = thinking.startswith(MARK) and not thinking.startswith(f"{MARK} ")
     return f"{MARK} {thinking[1:]}" if first and not prompt.startswith(thinking[1:6]) else thinking
 
-
-_CHOICE = re.compile(r"\[\[([^\[\]|]*)[^\[\]]*\]\]")
 
 CAREFUL = frozenset({"letters", "logic", "units", "equations", "word_problems"})
 """Families in which a changed letter changes the problem, or what the thought says again of it."""
@@ -257,16 +254,8 @@ def weighted(templates: tuple[str, ...], plain: float) -> tuple[str, ...]:
 
     Most phrasings of a book are situations; without a weight of its own "What is 3 + 4?" is hardly ever heard.
     """
-    short = sorted(templates, key=_length)[: len(templates) // _SHORTEST]
-    if not short or plain <= 0:
+    short = sorted(templates, key=lambda template: len(first_wording(template)))[: len(templates) // _SHORTEST]
+    if not short:
         return templates
     copies = round((plain * len(templates) / len(short) - 1) / (1 - plain))
     return templates + tuple(short) * max(0, copies)
-
-
-def _length(template: str) -> int:
-    """Characters of a template with the first of every choice taken."""
-    first = template
-    while "[[" in first:
-        first = _CHOICE.sub(r"\1", first)
-    return len(first)

@@ -56,11 +56,10 @@ class Encoder:
             put([self.system_open, *instruction, *told, self.system_close], False)
         for turn in conversation.turns:
             put([self.user_open, *self.text(turn.user), self.user_close], False)
-            if turn.opening:
-                put([self.think_open, *self._thought(turn.thinking)], True)
-                break
             if turn.thinking or turn.cut:
                 put([self.think_open, *self._thought(turn.thinking)], True)
+                if turn.opening:
+                    break
                 put([self.think_close], not turn.cut)
             put([*self._reply(turn), self.end], True)
         return Sequence(tuple(ids), tuple(learn))

@@ -11,6 +11,7 @@ import random
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -109,18 +110,17 @@ class Draw:
         tokenizer = load_tokenizer(Path(self.tokenizer))
         words = plain_words(real_ranks())
         encoder, drills = make_encoder(tokenizer), make_drills(tokenizer, words)
-        source = ConversationSource(self.mixture, words)
+        source, mixture = ConversationSource(self.mixture, words), self.mixture
+        drilled, read, opened = accumulate((mixture.drills, mixture.readings, mixture.openings))
 
         def draw(seed: int) -> Sequence:
             rng = random.Random(f"drill/{seed}")
             place = rng.random()
-            if place < self.mixture.drills:
+            if place < drilled:
                 return drills.draw(rng)
-            place -= self.mixture.drills
-            if place < self.mixture.readings:
+            if place < read:
                 return encoder.encode_reading(source.reading(seed))
-            opening = place < self.mixture.readings + self.mixture.openings
-            return encoder.encode(source.opening(seed) if opening else source.draw(seed))
+            return encoder.encode(source.opening(seed) if place < opened else source.draw(seed))
 
         return draw
 
