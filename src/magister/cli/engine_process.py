@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import os
 import signal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from magister.cli.compose import Loaded
     from magister.worker.frames import Hello
 
+_SIGNAL_WITH_PARENT = 1
+"""`PR_SET_PDEATHSIG` of Linux."""
 _FLAGS: dict[str, type[int] | type[str]] = {
     "device": str,
     "dtype": str,
@@ -53,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path: Path = options.socket
     if options.end_with_stdin:
         # Before loading, which may take minutes.
+        _wake_with_parent()
         threading.Thread(target=_end_with_stdin, args=(path,), name="magister-parent", daemon=True).start()
     from magister.cli import compose
     from magister.cli.placement import Placement
@@ -126,6 +130,16 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _refuse(error: ValueError) -> int:
     print(" ".join(str(error).split()), file=sys.stderr)
     return 2
+
+
+def _wake_with_parent() -> None:
+    """On Linux: a stopped process is continued when its parent is gone, so that it reads the end of its input.
+
+    The kernel does so by itself for an orphaned process group, but not where the orphan's new parent is of the same
+    session, as under a shell that is a container's first process.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SIGNAL_WITH_PARENT, int(signal.SIGCONT))
 
 
 def _end_with_stdin(path: Path) -> None:

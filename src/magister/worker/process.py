@@ -24,8 +24,8 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._tell = tell
         self._lines: deque[str] = deque(maxlen=_LINES)
-        # A group of its own keeps Ctrl-C for the parent, which knows how to end in order; the same session, for there a
-        # stopped process is woken and hung up on when it is orphaned.
+        # A group of its own keeps Ctrl-C for the parent, which knows how to end in order; the same session, where
+        # systems wake a stopped process and hang up on it when it is orphaned, if with exceptions.
         self._child = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
