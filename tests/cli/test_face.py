@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -58,7 +60,7 @@ def test_leaving_a_stream_frees_its_blocks(model: LocalModel) -> None:
 
 def test_seeds_repeat_and_differ(model: LocalModel) -> None:
     def said(seed: int) -> str:
-        reply = model.chat("Hello", temperature=3.0, seed=seed, max_tokens=24)
+        reply = model.chat("Hello", temperature=10.0, seed=seed, max_tokens=24)
         return reply.thinking + reply.answer
 
     assert said(1) == said(1)
@@ -84,6 +86,14 @@ def test_a_forgotten_model_is_closed() -> None:
     finalizer = forgotten._close
     del forgotten
     assert not finalizer.alive
+
+
+@pytest.mark.parametrize("asked", ["chat.chat(asked).answer", "next(stream := chat.stream(asked, ignore_end=True))"])
+def test_a_program_that_ends_without_closing_says_nothing_of_it(asked: str) -> None:
+    code = f"import magister; chat = magister.load('nano'); asked = 'What is 3 + 4?'; print({asked})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=True)
+    assert done.stdout
+    assert done.stderr == b""
 
 
 def test_unknown_models_are_named() -> None:

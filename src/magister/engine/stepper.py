@@ -37,6 +37,7 @@ class Stepper:
         self._awake = False
         self._closed = False
         self._telling = False
+        self._left = False
 
     @property
     def closed(self) -> bool:
@@ -66,6 +67,8 @@ class Stepper:
             self._closed = True
             self._acts.append(answer)
             self._wake()
+        if self._left:
+            self._run()
         future.result()
         self._executor.shutdown()
 
@@ -76,7 +79,12 @@ class Stepper:
             self._go_on()
 
     def _go_on(self) -> None:
-        self._executor.submit(self._run).add_done_callback(self._ended)
+        try:
+            self._executor.submit(self._run).add_done_callback(self._ended)
+        except RuntimeError:
+            # The interpreter is ending: no pool takes anything more, and its threads have ended. What there still is to
+            # do is left to whoever closes, in their own thread.
+            self._left = True
 
     def _run(self) -> bool:
         """Acts and steps; whether there is more to do."""
