@@ -94,10 +94,11 @@ def test_book_has_every_kind_and_slot() -> None:
 
 def test_division_lists_the_multiples_of_a_long_divisor() -> None:
     assert (
-        long_divide(312, 47).text == "47:1 94:2 141:3 188:4 235:5 282:6 329:7\n312/47:\n312: 282:6|6\n312-282:\n"
+        long_divide(312, 47).text == "312/47:\n47:1 94:2 141:3 188:4 235:5 282:6 329:7\n312: 282:6|6\n312-282:\n"
         "2-2=0|0\n1-8+10=3|30\n3-2-1=0|030\n312-282=30\n312/47=6 remainder 30"
     )
-    assert long_divide(1470, 14).text.splitlines()[1:] == [
+    header, _, *steps = long_divide(1470, 14).text.splitlines()
+    assert [header, *steps] == [
         "1470/14:",
         "14: 14:1|1",
         "14-14=0",
@@ -106,7 +107,7 @@ def test_division_lists_the_multiples_of_a_long_divisor() -> None:
         "70-70=0",
         "1470/14=105",
     ]
-    assert long_divide(94, 47).text == "47:1 94:2\n94/47=2"
+    assert long_divide(94, 47).text == "94/47:\n47:1 94:2\n94/47=2"
     assert exact_divide(-84, 12) == ("84/12:\n84-7*12=0|7\n84/12=7\n(-84)/12=-7", -7)
 
 

@@ -52,7 +52,17 @@ def _read(kind: str, line: str) -> str:
         return next(part for part in line.split() if part.isdigit())
     if kind == "reverse":
         return "".join(part[-1] for part in line.split())
-    return "".join(part[0] * int(part[1:]) for part in line.split() if part[1:])
+    return "".join(part[0] for part in line.split() if part[1:])
+
+
+def test_a_sorted_word_s_letters_are_marked_with_how_manyth_they_are(problems: list[Problem]) -> None:
+    for problem in problems:
+        if problem.kind == "sort":
+            word, (*_, marks, row) = str(problem.operands[-1]), problem.thinking.splitlines()
+            assert marks.split() == [f"{one}{word[: place + 1].count(one)}" for place, one in enumerate(word)], problem
+            assert sorted(row.split()) == row.split(), problem
+            assert {part[0] for part in row.split()} == set("abcdefghijklmnopqrstuvwxyz"), problem
+            assert sorted(part for part in row.split() if part[1:]) == sorted(marks.split()), problem
 
 
 def test_a_jumbled_word_is_spelled_in_the_reply(problems: list[Problem]) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from tests.tasks import checks
 
 from magister.tasks import is_held_out
-from magister.train.drill_facts import Fact, fact
+from magister.train.drill_facts import Fact, fact, picks
 
 
 def drawn() -> list[Fact]:
@@ -19,14 +19,19 @@ def drawn() -> list[Fact]:
 
 def kind_of(one: Fact) -> str:
     forms = {
-        "multiples": r"\d+/\d+\n\d+:1.*\n\d+: \d+:\d",
+        "multiples": r"\d+/\d+:\n\d+:1.*\n\d+: \d+:\d",
         "long division": r"\d+/\d+:\n.*",
+        "copy": r"[=|*]?\d+\n\d+",
+        "by three": r"by 3: [\d+]+=\d+, (yes|no)",
+        "table": r"\d+/\d+=\d+( remainder \d+)?",
         "quotient": r"\d+/\d+(=\d+| no)",
         "sign": r"\d+-\d+(:|=-\(\d+-\d+\))",
         "equation": r"[\d+*-]+=-?\d+",
         "expression": r"[^\n=]+\n[\d+*/()-]+",
         "step": r"[\d+*/()-]+\n(.*=.*\n)+[\d+*/()-]+",
     }
+    if re.fullmatch(r"\d+/\d+", one.asked):
+        return "quotient"
     return next(name for name, form in forms.items() if re.fullmatch(form, one.asked + one.told))
 
 
@@ -49,6 +54,15 @@ def test_every_fact_is_true() -> None:
             case "quotient":
                 whole = numbers[0] % numbers[1] == 0
                 assert one.told == (f"={numbers[0] // numbers[1]}" if whole else " no"), one
+            case "table":
+                assert not checks.wrong_equations(one.asked + one.told), one
+                assert max(numbers[0], 10 * numbers[1]) <= 100, one
+            case "copy":
+                assert one.told == str(numbers[0]), one
+            case "by three":
+                total, says = one.told.split(", ")
+                assert int(total) == sum(numbers[1:]), one
+                assert says == ("no" if int(total) % 3 else "yes"), one
             case "sign":
                 assert (one.told == ":") == (numbers[0] >= numbers[1]), one
             case "long division":
@@ -63,7 +77,7 @@ def test_every_fact_is_true() -> None:
                 assert not checks.wrong_equations(worked), one
             case _ if "+10" in one.asked or not one.asked.startswith("0"):
                 assert not checks.wrong_equations(one.asked + one.told), one
-    assert len(seen) == 7
+    assert len(seen) == 10
     assert min(seen.values()) > 200
 
 
@@ -74,5 +88,24 @@ def test_none_is_held_out() -> None:
             continue
         if re.fullmatch(r"\d+[+-]\d+=?", one.asked):
             assert not is_held_out("arithmetic", "add" if "+" in one.asked else "sub", numbers), one
-        if re.fullmatch(r"\d+/\d+[:\n]*", one.asked):
+        if re.fullmatch(r"\d+\*\d+=", one.asked):
+            assert not is_held_out("arithmetic", "mul", numbers), one
+        if re.fullmatch(r"\d+/\d+[:=\n]*", one.asked):
             assert not any(is_held_out("arithmetic", kind, numbers) for kind in ("div", "remainder")), one
+
+
+def test_a_pick_is_the_largest_multiple_that_fits() -> None:
+    rng = random.Random(5)
+    counts: Counter[int] = Counter()
+    for _ in range(300):
+        first, *others = picks(rng)
+        *_, listed, rest = first.asked.split("\n")
+        values = {int(value): int(times) for value, times in (entry.split(":") for entry in listed.split())}
+        b = next(value for value, times in values.items() if times == 1)
+        assert sorted(values.items()) == [(times * b, times) for times in range(1, 10)]
+        for asked, told in [(rest, first.told), *others]:
+            taken, times = map(int, told.split(":"))
+            assert taken == times * b <= int(asked[:-1]) < taken + b, (b, asked, told)
+            assert not any(is_held_out("arithmetic", kind, (int(asked[:-1]), b)) for kind in ("div", "remainder"))
+            counts[times] += 1
+    assert min(counts[times] for times in range(10)) > 80

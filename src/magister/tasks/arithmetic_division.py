@@ -12,10 +12,11 @@ _TABLE = 12
 
 
 def long_divide(a: int, b: int) -> digits.Work:
-    """a // b of non-negative a by positive b; past the tables by the multiples of b, which are listed first.
+    """a // b of non-negative a by positive b; past the tables by the multiples of b, listed before the digits.
 
-    The list `47:1 94:2 ...` ends with the first that is not below a. Where that is a itself its place is the quotient;
-    else each digit quotes from the list the multiple it stands for, `312: 282:6|6`, and takes it off the rest.
+    The list `47:1 94:2 ...` ends with the first that is not below a, which the line above it says. Where that is a
+    itself its place is the quotient; else each digit quotes from the list the multiple it stands for,
+    `312: 282:6|6`, and takes it off the rest.
 
     Raises `ValueError` where `digits.divide` does.
     """
@@ -24,8 +25,8 @@ def long_divide(a: int, b: int) -> digits.Work:
         return work
     listed, values = multiples(b, a)
     if values[-1] == a:
-        return digits.Work(f"{listed}\n{a}/{b}={work.result}", work.result)
-    lines = [listed, f"{a}/{b}:"]
+        return digits.Work(f"{a}/{b}:\n{listed}\n{a}/{b}={work.result}", work.result)
+    lines = [f"{a}/{b}:", listed]
     for rest, times, done in digits.division_steps(a, b):
         taken = values[times - 1] if times else 0
         lines.append(f"{rest}: {taken}:{times}|{done}")

@@ -91,9 +91,11 @@ def think(kind: str, word: str, letter: str) -> tuple[list[str], str]:
         return ["length", spelled, " ".join(numbered), f"{len(word)} letters"], str(len(word))
     if kind == "reverse":
         return ["reverse", spelled, " ".join(numbered), " ".join(reversed(numbered))], word[::-1]
-    # The whole alphabet, so that no step asks which of the word's letters comes next.
-    counted = " ".join(f"{one}{word.count(one) or ''}" for one in _ALPHABET)
-    return ["sort", spelled, counted], "".join(sorted(word))
+    # Each letter with the how manyth it is of its kind, so that nothing need be counted: after `a1` comes `a2` if there
+    # is one. Then the whole alphabet, so that no step asks which of the word's letters comes next.
+    marked = [f"{one}{word[: place + 1].count(one)}" for place, one in enumerate(word)]
+    row = [mark for one in _ALPHABET for mark in sorted(mark for mark in marked if mark[0] == one) or [one]]
+    return ["sort", spelled, " ".join(marked), " ".join(row)], "".join(sorted(word))
 
 
 def pseudo_word(rng: random.Random, length: int) -> str:

@@ -164,7 +164,7 @@ def _to_base(n: int, base: int) -> list[str]:
     while rest:
         work = digits.divide(rest, base)
         done = f"{rest % base}{done}"
-        lines += work.text.split("\n")[:-1]
+        lines += work.text.split("\n")[:-1] if rest > 100 else []
         lines.append(f"{rest}/{base}={work.result} remainder {rest % base}|{done}")
         rest = work.result
     return [*lines, f"base {base}: {done}"]

@@ -81,6 +81,42 @@ def _kept_apart(a: int, b: int) -> bool:
     return any(is_held_out("arithmetic", kind, (a, b)) for kind in ("div", "remainder"))
 
 
+def _quotient(rng: random.Random) -> Fact:
+    """A quotient of the tables, with its rest where it has one."""
+    while True:
+        b = rng.randint(2, 10)
+        a = rng.randint(b, 100)
+        if not _kept_apart(a, b):
+            return Fact(f"{a}/{b}=", f"{a // b}" + (f" remainder {a % b}" if a % b else ""))
+
+
+def _by_three(rng: random.Random) -> Fact:
+    """Whether the sum of a number's digits is a multiple of three."""
+    number = rng.randint(10, 9999)
+    total = sum(map(int, str(number)))
+    return Fact(f"by 3: {'+'.join(str(number))}=", f"{total}, {'no' if total % 3 else 'yes'}")
+
+
+def _at_once(rng: random.Random) -> Fact:
+    """A sum, difference or product of up to three digits, as countdown has it."""
+    while True:
+        sign = rng.choice("-+*")
+        a, b = rng.randint(1, 250), rng.randint(1, 250)
+        if sign == "*":
+            b = rng.randint(2, max(2, 250 // a))
+        a, b = max(a, b), min(a, b)
+        if not is_held_out("arithmetic", _NAMES[sign], (a, b)):
+            value = {"-": a - b, "+": a + b, "*": a * b}[sign]
+            return Fact(f"{a}{sign}{b}=", f"{value}")
+
+
+def _copy(rng: random.Random) -> Fact:
+    """A number once more, its digits in runs: of four noughts none shows by itself how many are left."""
+    written = "".join(rng.choice("0000123456789") * rng.choice((1, 1, 2, 3, 4, 5)) for _ in range(rng.randint(1, 4)))
+    number = written.lstrip("0")[:9] or "10000"
+    return Fact(f"{rng.choice(('', '=', '|', '*'))}{number}\n", number)
+
+
 def _whole(rng: random.Random) -> Fact:
     """A quotient, or none that is whole, as countdown has it; as often the one as the other."""
     while True:
@@ -97,7 +133,19 @@ def _multiples(rng: random.Random) -> Fact:
         times = rng.randint(1, 9)
         a = b * times + rng.choice((0, rng.randrange(b)))
         if not _kept_apart(a, b):
-            return Fact(f"{a}/{b}\n", f"{multiples(b, a)[0]}\n{a}: {times * b}:{times}")
+            return Fact(f"{a}/{b}:\n", f"{multiples(b, a)[0]}\n{a}: {times * b}:{times}")
+
+
+def picks(rng: random.Random) -> list[Fact]:
+    """The nine multiples of one divisor past the tables, given, and for one rest after the other the one taken."""
+    b, rests = 0, list[int]()
+    while not rests:  # Of some divisors every quotient is held out.
+        b = rng.choice((rng.randint(13, 99), rng.randint(13, 99), rng.randint(100, 999)))
+        rests = [rest for rest in rng.choices(range(10 * b), k=_PICKS) if not _kept_apart(rest, b)]
+    most = 10 * b - 1
+    given = "" if _kept_apart(most, b) else f"{most}/{b}:\n"
+    asked = [f"{given}{multiples(b, most)[0]}\n{rests[0]}:", *(f"{rest}:" for rest in rests[1:])]
+    return [Fact(one, f" {rest // b * b}:{rest // b}") for one, rest in zip(asked, rests, strict=True)]
 
 
 def _sign(rng: random.Random) -> Fact:
@@ -130,12 +178,15 @@ def _states_held_out(work: str) -> bool:
     return any(is_held_out("arithmetic", _NAMES[sign], (int(a), int(b))) for a, sign, b in stated)
 
 
+_PICKS = 6
+"""Rests of one divisor in a drill."""
+
 _NAMES = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
 
 _SHORT = 24
 """Characters of an operation's work up to which an expression is drilled with it."""
 
 _KINDS: tuple[Callable[[random.Random], Fact], ...] = (
-    _add, _add, _subtract, _subtract, _column, _borrow, _digit, _rest, _whole, _multiples, _sign,
-    _expression,
+    _add, _add, _subtract, _subtract, _column, _borrow, _digit, _rest, _whole, _whole, _multiples, _multiples,
+    _sign, _sign, _sign, _expression, _expression, _quotient, _by_three, _at_once, _at_once, _copy, _copy,
 )  # fmt: skip

@@ -16,11 +16,14 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 from magister.tasks import FAMILIES, load_book
-from magister.train.drill_facts import fact
+from magister.train.drill_facts import Fact, fact, picks
 from magister.train.packing import Sequence
 
 _TOKENS = 120
 """About how long a drill is."""
+
+_SHARES = (1, 1, 1, 5, 6, 2)
+"""Of the kinds of drills: words and facts are thousands, the others are one skill each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +46,8 @@ class Drills:
 
     def draw(self, rng: random.Random) -> Sequence:
         """One drill of a kind at random."""
-        spell, facts = self._spell, self._facts
-        kind = rng.choice((self._echo, self._names, self._starts, spell, spell, facts, facts, facts))
-        ids, learn = kind(rng)
+        kinds = (self._echo, self._names, self._starts, self._spell, self._facts, self._picks)
+        ids, learn = rng.choices(kinds, _SHARES)[0](rng)
         return Sequence((self.begin, *ids), (False, *learn))
 
     def _echo(self, rng: random.Random) -> tuple[list[int], list[bool]]:
@@ -98,8 +100,11 @@ class Drills:
         learn: list[bool] = []
         while len(ids) < _TOKENS:
             word = rng.choice(self.words) if rng.random() < 0.3 else rng.choice(self.pieces).lower()
-            # With the blank as inside a sentence, without it as a piece within a longer word.
-            asked = self.text(rng.choice((f"spell {word}\n", f"spell:{word}\n")))
+            shown = word.capitalize() if rng.random() < 0.2 else word
+            # With the blank as inside a sentence; without it as a piece within a longer word, or between quotes.
+            asked = self.text(
+                rng.choice((f"spell {shown}\n", f"spell {shown}\n", f"spell:{shown}\n", f'spell "{shown}"\n'))
+            )
             told = self.text(f"{'-'.join(word)}\n")
             if not self.allowed.issuperset(asked):
                 continue
@@ -112,11 +117,21 @@ class Drills:
         ids: list[int] = []
         learn: list[bool] = []
         while len(ids) < _TOKENS:
-            asked, told = fact(rng)
-            left, right = self.text(asked), self.text(f"{told}\n")
-            ids += left + right
-            learn += [False] * len(left) + [True] * len(right)
+            self._ask(fact(rng), ids, learn)
         return ids, learn
+
+    def _picks(self, rng: random.Random) -> tuple[list[int], list[bool]]:
+        """Digits of quotients, each by the multiple that is taken off."""
+        ids: list[int] = []
+        learn: list[bool] = []
+        for one in picks(rng):
+            self._ask(one, ids, learn)
+        return ids, learn
+
+    def _ask(self, one: Fact, ids: list[int], learn: list[bool]) -> None:
+        left, right = self.text(one.asked), self.text(f"{one.told}\n")
+        ids += left + right
+        learn += [False] * len(left) + [True] * len(right)
 
 
 def held_out_words() -> frozenset[str]:

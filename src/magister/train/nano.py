@@ -51,24 +51,24 @@ DECODER = DecoderConfig(
 
 MIXTURE = Mixture(
     families=(
-        ("arithmetic", 0.12),
-        ("word_problems", 0.14),
-        ("equations", 0.12),
+        ("arithmetic", 0.10),
+        ("word_problems", 0.10),
+        ("equations", 0.09),
         ("fractions", 0.08),
-        ("numbers", 0.06),
-        ("sequences", 0.08),
-        ("dates", 0.07),
-        ("units", 0.06),
-        ("letters", 0.12),
-        ("logic", 0.13),
+        ("numbers", 0.08),
+        ("sequences", 0.06),
+        ("dates", 0.06),
+        ("units", 0.07),
+        ("letters", 0.11),
+        ("logic", 0.10),
         ("countdown", 0.08),
-        ("geometry", 0.04),
+        ("geometry", 0.03),
         ("greeting", 0.02),
         ("other", 0.05),
     ),
-    drills=0.1,
-    openings=0.4,
-    readings=0.2,
+    drills=0.2,
+    openings=0.33,
+    readings=0.15,
 )
 
 CARD = {
