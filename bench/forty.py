@@ -30,7 +30,7 @@ QUESTIONS: tuple[tuple[str, str], ...] = (
     ("Simplify 18/24", "3/4"),
     ("What is 15% of 240?", "36"),
     ("A coat of 80 euros is reduced by 25%. What does it cost now?", "60"),
-    ("What percent of 50 is 12?", "24%"),
+    ("What percent of 50 is 12?", "24"),
     ("What is the greatest common divisor of 36 and 84?", "12"),
     ("least common multiple of 8 and 12?", "24"),
     ("Is 97 a prime number?", "yes"),
@@ -42,8 +42,8 @@ QUESTIONS: tuple[tuple[str, str], ...] = (
     ("What day of the week is it 10 days after Monday?", "thursday"),
     ("What date is 20 days after 15 March 2021?", "4april2021"),
     ("It's 9:45. What time is it in 50 minutes?", "10:35"),
-    ("How many metres are 3.5 km?", "3500m"),
-    ("Convert 150 minutes to hours", "2.5h"),
+    ("How many metres are 3.5 km?", "3500"),
+    ("Convert 150 minutes to hours", "2.5"),
     ("How many r's are in strawberry?", "3"),
     ("Spell planet backwards", "tenalp"),
     ("Put the letters of banana in alphabetical order", "aaabnn"),
@@ -63,8 +63,7 @@ def is_right(answer: str, due: str) -> bool:
     if not due:
         return "I am nano" in answer
     said = extract(answer).casefold().replace(" ", "").rstrip(".")
-    bare = due.removesuffix("m").removesuffix("h").removesuffix("%") if due[0].isdigit() else due
-    return said in {due, bare, due.partition("=")[2], *(bare + unit for unit in _UNITS)}
+    return said in {due, due.removeprefix("x=").removeprefix("y="), *(due + unit for unit in _UNITS)}
 
 
 def main(model: str = "nano") -> None:

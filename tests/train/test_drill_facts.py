@@ -24,7 +24,6 @@ def kind_of(one: Fact) -> str:
         "copy": r"[=|*]?\d+\n\d+",
         "by three": r"by 3: [\d+]+=\d+, (yes|no)",
         "table": r"\d+/\d+=\d+( remainder \d+)?",
-        "quotient": r"\d+/\d+(=\d+| no)",
         "sign": r"\d+-\d+(:|=-\(\d+-\d+\))",
         "equation": r"[\d+*-]+=-?\d+",
         "expression": r"[^\n=]+\n[\d+*/()-]+",

@@ -157,7 +157,7 @@ def test_a_step_that_does_not_end_is_found_out_too() -> None:
             began = time.monotonic()
             with pytest.raises(Upstream, match=r"a step took more than 0\.5 s"):
                 await read(supervisor, [9], LONG)
-            assert time.monotonic() - began < 10.0  # 0.6 s on a machine of its own; this one may be busy
+            assert time.monotonic() - began < 2.0
 
     run(main())
 
@@ -257,7 +257,7 @@ def test_an_engine_ends_with_its_parent(stopped: bool) -> None:
         if stopped:
             os.kill(engine, signal.SIGSTOP)
         parent.kill()
-    deadline = time.monotonic() + 20  # At once on a machine of its own; this one may be busy.
+    deadline = time.monotonic() + 5
     while alive(engine) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not alive(engine)

@@ -37,7 +37,6 @@ class Stepper:
         self._awake = False
         self._closed = False
         self._telling = False
-        self._left = False
 
     @property
     def closed(self) -> bool:
@@ -66,8 +65,13 @@ class Stepper:
                 return
             self._closed = True
             self._acts.append(answer)
-            self._wake()
-        if self._left:
+            try:
+                self._wake()
+                ending = False
+            except RuntimeError:
+                ending = True
+        if ending:
+            # No pool takes anything more and its threads have ended, as at the interpreter's end: done in this thread.
             self._run()
         future.result()
         self._executor.shutdown()
@@ -75,16 +79,11 @@ class Stepper:
     def _wake(self) -> None:
         assert self._lock.locked()
         if not self._awake:
-            self._awake = True
             self._go_on()
+            self._awake = True
 
     def _go_on(self) -> None:
-        try:
-            self._executor.submit(self._run).add_done_callback(self._ended)
-        except RuntimeError:
-            # The interpreter is ending: no pool takes anything more, and its threads have ended. What there still is to
-            # do is left to whoever closes, in their own thread.
-            self._left = True
+        self._executor.submit(self._run).add_done_callback(self._ended)
 
     def _run(self) -> bool:
         """Acts and steps; whether there is more to do."""
@@ -100,6 +99,14 @@ class Stepper:
         return True
 
     def _ended(self, future: Future[bool]) -> None:
+        try:
+            self._follow(future)
+        except RuntimeError:
+            # The interpreter is ending: what there still is to do is left to `close`.
+            with self._lock:
+                self._awake = False
+
+    def _follow(self, future: Future[bool]) -> None:
         error = future.exception()
         if error is None:
             if future.result():

@@ -104,11 +104,17 @@ def divide(a: int, b: int) -> Work:
     if a < 0 or b < 1:
         raise ValueError(f"long division takes a >= 0 and b >= 1, got a = {a} and b = {b}")
     quotient, remainder = divmod(a, b)
-    shown = f"{a}/{b}={quotient}" + (f" remainder {remainder}" if remainder else "")
+    shown = stated_quotient(a, b)
     if b == 1 or (b <= 10 and a <= 100 and not remainder) or a < b:
         return Work(shown, quotient)
     steps = [f"{rest}-{times}*{b}={rest - times * b}|{done}" for rest, times, done in division_steps(a, b)]
     return Work("\n".join([f"{a}/{b}:", *steps, shown]), quotient)
+
+
+def stated_quotient(a: int, b: int) -> str:
+    """a / b at once: `56/7=8`, `59/7=8 remainder 3`."""
+    quotient, remainder = divmod(a, b)
+    return f"{a}/{b}={quotient}" + (f" remainder {remainder}" if remainder else "")
 
 
 def division_steps(a: int, b: int) -> Iterator[tuple[int, int, str]]:

@@ -94,7 +94,7 @@ def think(kind: str, word: str, letter: str) -> tuple[list[str], str]:
     # Each letter with the how manyth it is of its kind, so that nothing need be counted: after `a1` comes `a2` if there
     # is one. Then the whole alphabet, so that no step asks which of the word's letters comes next.
     marked = [f"{one}{word[: place + 1].count(one)}" for place, one in enumerate(word)]
-    row = [mark for one in _ALPHABET for mark in sorted(mark for mark in marked if mark[0] == one) or [one]]
+    row = [mark for one in _ALPHABET for mark in [mark for mark in marked if mark[0] == one] or [one]]
     return ["sort", spelled, " ".join(marked), " ".join(row)], "".join(sorted(word))
 
 

@@ -162,11 +162,12 @@ def _based(rng: random.Random, level: int, book: Phrasebook, kind: str) -> Probl
 def _to_base(n: int, base: int) -> list[str]:
     lines, rest, done = [f"{n} to base {base}"], n, ""
     while rest:
-        work = digits.divide(rest, base)
-        done = f"{rest % base}{done}"
-        lines += work.text.split("\n")[:-1] if rest > 100 else []
-        lines.append(f"{rest}/{base}={work.result} remainder {rest % base}|{done}")
-        rest = work.result
+        quotient, digit = divmod(rest, base)
+        done = f"{digit}{done}"
+        if rest > 100:
+            lines += digits.divide(rest, base).text.split("\n")[:-1]
+        lines.append(f"{rest}/{base}={quotient} remainder {digit}|{done}")
+        rest = quotient
     return [*lines, f"base {base}: {done}"]
 
 

@@ -75,9 +75,7 @@ def _try(n: int, prime: int) -> str:
         total = sum(map(int, str(n)))
         shown = f"{'+'.join(str(n))}={total}" if n > 9 else str(n)
         return f"by 3: {shown}, {says}"
-    return _over_seven(n) if prime == 7 and n <= 100 else digits.divide(n, prime).text
-
-
-def _over_seven(n: int) -> str:
-    """n / 7 at once, with or without a rest: which of the two it is shows only at its end."""
-    return f"{n}/7={n // 7}" + (f" remainder {n % 7}" if n % 7 else "")
+    if prime == 7 and n <= 100:
+        # At once, with or without a rest: which of the two it is shows only at its end.
+        return digits.stated_quotient(n, prime)
+    return digits.divide(n, prime).text

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from magister.tasks import arithmetic_expr, is_held_out
+from magister.tasks import arithmetic_expr, digits, is_held_out
 from magister.tasks.arithmetic_division import multiples
 
 
@@ -87,7 +87,8 @@ def _quotient(rng: random.Random) -> Fact:
         b = rng.randint(2, 10)
         a = rng.randint(b, 100)
         if not _kept_apart(a, b):
-            return Fact(f"{a}/{b}=", f"{a // b}" + (f" remainder {a % b}" if a % b else ""))
+            asked, sign, told = digits.stated_quotient(a, b).partition("=")
+            return Fact(asked + sign, told)
 
 
 def _by_three(rng: random.Random) -> Fact:
