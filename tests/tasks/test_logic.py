@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from collections import Counter
 
 from tests.tasks import branches, checks
 
@@ -108,6 +109,44 @@ def test_people_stand_as_the_question_counts() -> None:
         assert lines[-1] == f"so {'second' if asked == 'second' else 'first'} {row[asked == 'second']}", problem
         turned += asked == "bottom"
     assert turned > 20
+
+
+def test_deductions_follow_from_what_is_known() -> None:
+    seen: Counter[str] = Counter()
+    for problem in _problems(load_book("logic")):
+        if problem.kind != "truth":
+            continue
+        lines = problem.thinking.splitlines()
+        meant = [line.rsplit(": ", 1)[1] for line in lines if line.startswith(">")]
+        statements = [one for one in meant if len(one.split()) == 3]
+        known = dict(one.split() for one in meant if one not in statements)
+        assert len(known) == 1, problem
+        at = 0
+        for line in lines[len(meant) : -1]:
+            assert len(known) != problem.operands[0], problem
+            at %= len(statements)
+            assert line.startswith(f" {statements[at]}: "), problem
+            found = _follows(statements[at], known)
+            assert line.endswith(f": {found}"), problem
+            seen[found if found in ("later", "known") else "found"] += 1
+            if found == "later":
+                at += 1
+            else:
+                del statements[at]
+        assert len(known) == problem.operands[0], problem
+        honest = [name for name, word in known.items() if word == "truth"]
+        assert lines[-1] == f"so truth {', '.join(honest) or 'nobody'}", problem
+    assert min(seen["later"], seen["known"], seen["found"]) > 20
+
+
+def _follows(statement: str, known: dict[str, str]) -> str:
+    """What a look at `statement` says, of what is `known` alone; whom it tells of is known from then on."""
+    a, link, b = statement.split()
+    if (a in known) == (b in known):
+        return "known" if a in known else "later"
+    old, new = (a, b) if a in known else (b, a)
+    known[new] = known[old] if link == "like" else {"truth": "lies", "lies": "truth"}[known[old]]
+    return f"{old} {known[old]}, {new} {known[new]}"
 
 
 def test_levels() -> None:

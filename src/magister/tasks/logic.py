@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import deque
 from typing import NamedTuple
 
 from magister.answers.exact import extract, same
@@ -162,17 +163,28 @@ def _statements(rng: random.Random, truths: list[bool], extra: int) -> list[_Sta
 def _deductions(
     people: list[str], truths: list[bool], statements: list[_Statement], meant: list[str], anchor: int
 ) -> tuple[list[str], list[int]]:
-    """One line for each person found out, from the known one outwards, and the order they are found in.
+    """A line for each look at a statement until all are found out, and the order in which they are found.
 
-    Who calls somebody honest is like them, who calls them a liar is unlike them, whoever of the two lies.
+    Who calls somebody honest is like them, who calls them a liar is unlike them, whoever of the two lies. Statements
+    are taken in turn, never picked: which is next, whose fact it wants and what follows are three small steps.
     """
+    facts = [f"{name} {_word(truth)}" for name, truth in zip(people, truths, strict=True)]
     lines, known = [], [anchor]
+    waiting = deque(zip(statements, meant, strict=True))
     while len(known) < len(people):
-        place = next(place for place, one in enumerate(statements) if (one.by in known) != (one.about in known))
-        by, about, _ = statements[place]
-        old, new = (by, about) if by in known else (about, by)
-        known.append(new)
-        lines.append(f"as {people[old]} {_word(truths[old])}, {meant[place]}: {people[new]} {_word(truths[new])}")
+        statement, words = waiting.popleft()
+        old = [one for one in (statement.by, statement.about) if one in known]
+        new = [one for one in (statement.by, statement.about) if one not in known]
+        if old and new:
+            found = f"{facts[old[0]]}, {facts[new[0]]}"
+            known += new
+        elif old:
+            found = "known"
+        else:
+            found = "later"
+            waiting.append((statement, words))
+        # A blank first, as behind the sentence: the statement is copied in the same tokens.
+        lines.append(f" {words}: {found}")
     return lines, known
 
 
