@@ -17,6 +17,7 @@ from magister.cli.main import app
 from magister.model import weights
 from magister.model.attention import CausalAttention
 from magister.model.config import DecoderConfig, ModelConfig
+from magister.model.disk import alone
 from magister.model.network import build, init_weights
 from magister.model.quantize import Plan
 from magister.model.quantized_files import INDEX
@@ -121,7 +122,7 @@ def test_what_others_quantised_is_refused_before_the_folder_is_begun(tmp_path: P
 def test_two_runs_into_one_folder_do_not_mix(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "new"
     with (
-        quantize.alone(target),
+        alone(target),
         pytest.raises(ValueError, match=r"another run is at work in .*new; wait for it, or stop it"),
     ):
         quantize.run(str(source), target, Plan())

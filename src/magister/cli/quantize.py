@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import sys
 import time
@@ -20,6 +18,7 @@ from magister.kernels.quantized import Quantized
 from magister.model import compressed_tensors, sources
 from magister.model.config import ModelConfig
 from magister.model.count import count_parameters
+from magister.model.disk import alone
 from magister.model.quantize import Plan
 from magister.model.quantized_files import COMPANIONS, INDEX, Writer
 
@@ -81,25 +80,6 @@ def _weights(folder: Path) -> int:
 def _kept(size: int, config: ModelConfig) -> torch.dtype:
     """What the source's numbers seem to be, from its size: what stays as it is takes as much again."""
     return torch.float32 if size > 3 * count_parameters(config).total else torch.bfloat16
-
-
-@contextmanager
-def alone(destination: Path) -> Iterator[None]:
-    """The folder to write, made if need be, for this process alone. ValueError where another is at work in it."""
-    destination.mkdir(parents=True, exist_ok=True)
-    folder = os.open(destination, os.O_RDONLY)
-    try:
-        try:
-            # The folder itself, so that no file of a lock comes to lie in it.
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"another run is at work in {destination}; wait for it, or stop it") from error
-        except OSError:
-            # Some network disks know no locks of folders: there nobody is kept out.
-            pass
-        yield
-    finally:
-        os.close(folder)
 
 
 @contextmanager
