@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -13,6 +14,7 @@ import pytest
 import torch
 from tests.counting import MakeCountUp, count_up
 
+from magister.model.attention import segment_lengths
 from magister.model.config import DecoderConfig, ModelConfig
 from magister.model.network import Model, build, init_weights
 from magister.train import checkpoint
@@ -21,7 +23,7 @@ from magister.train.interrupt import first_interrupt
 from magister.train.optimizer import Optimizer, OptimizerConfig
 from magister.train.packing import Rows, pack
 from magister.train.progress import read_log
-from magister.train.sft import SftConfig, _loss_function, packed_loss, train
+from magister.train.sft import Precision, SftConfig, _loss_function, packed_loss, train
 from magister.train.shards import Cursor, ShardSpec, batches, make_shard
 
 TINY = DecoderConfig(
@@ -103,6 +105,26 @@ def test_the_masked_and_the_ragged_network_give_one_loss() -> None:
     )
 
 
+def test_the_compiled_network_gives_the_same_loss_and_is_compiled_once_for_all_lengths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Without the C++ that torch would write and compile of it: a minute, and torch's own to test.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    model, device = tiny(), torch.device("cpu")
+    plain = _loss_function(model, Bridge(model), CONFIG, device, "fp32")
+    compiled = _loss_function(model, Bridge(model), replace(CONFIG, compile=True), device, "fp32")
+    packed = rows_of(40)
+    one, two, other = (
+        Rows(packed.ids_rt[part], packed.segments_rt[part], packed.targets_rt[part])
+        for part in (slice(0, 2), slice(2, 4), slice(4, 6))
+    )
+    assert len({len(segment_lengths(torch.from_numpy(rows.segments_rt))) for rows in (one, two, other)}) > 1
+    for rows in (one, two):  # That the number of sequences differs is learned from the second batch.
+        assert float(compiled(rows).detach()) == pytest.approx(float(plain(rows).detach()), rel=1e-5)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert float(compiled(other).detach()) == pytest.approx(float(plain(other).detach()), rel=1e-5)
+
+
 def test_training_lowers_the_loss_and_logs_every_step(tmp_path: Path) -> None:
     model = tiny()
     train(model, SPEC, replace(CONFIG, total_steps=60), tmp_path, IDENTITY)
@@ -112,9 +134,11 @@ def test_training_lowers_the_loss_and_logs_every_step(tmp_path: Path) -> None:
     assert all(before.tokens < after.tokens for before, after in pairwise(log))
 
 
-def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, precision: Precision) -> None:
+    config = replace(CONFIG, precision=precision)
     straight = tiny()
-    train(straight, SPEC, CONFIG, tmp_path / "straight", IDENTITY)
+    train(straight, SPEC, config, tmp_path / "straight", IDENTITY)
 
     class Killed(BaseException):
         pass
@@ -130,7 +154,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
             raise Killed
         return path
 
-    killed = replace(CONFIG, checkpoint_seconds=0.0)
+    killed = replace(config, checkpoint_seconds=0.0)
     checkpoint.save = save_then_die
     try:
         with pytest.raises(Killed):

@@ -25,7 +25,7 @@ from magister.model.rope import Rotation, Wheel, make_wheel, text_rotation
 class Attend(Protocol):
     """How the tokens of a pass see one another. Ready-made ones are in `attention` and `cache`."""
 
-    def __call__(self, layer: int, q_thk: Tensor, k_tgk: Tensor, v_tgk: Tensor) -> Tensor:
+    def __call__(self, layer: int, q_thk: Tensor, k_tgk: Tensor, v_tgk: Tensor, /) -> Tensor:
         """Rotated queries [..., t, h, k] and keys [..., t, g, k], and values, of `layer` -> [..., t, h, k]."""
         ...
 
@@ -133,11 +133,18 @@ class Decoder(nn.Module):
         `ids_or_x` is integer ids [..., t] or embeddings [..., t, d] (from `embed`, with image features spliced in);
         `positions_t` is the integer position of each token in its own sequence, [..., t].
         """
-        x_td = ids_or_x if ids_or_x.is_floating_point() else self.embed(ids_or_x)
+        return self.through(ids_or_x, self.rotation(positions_t), attend)
+
+    def rotation(self, positions_t: Tensor) -> Rotation:
+        """Of tokens at these positions of their sequences, [..., t]; the same for all layers."""
         wheel = self.wheel
         if wheel is None:
             wheel = make_wheel(self.config.head_dim, self.config.rope_theta, positions_t.device)
-        rotation = text_rotation(positions_t, wheel)
+        return text_rotation(positions_t, wheel)
+
+    def through(self, ids_or_x: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
+        """`forward` with the rotation made before: a compiler would otherwise make it again for every element."""
+        x_td = ids_or_x if ids_or_x.is_floating_point() else self.embed(ids_or_x)
         for index, layer in enumerate(self.layers):
             x_td = layer(x_td, rotation, index, attend)
         hidden_td: Tensor = self.norm(x_td)

@@ -1,7 +1,7 @@
 """Muon: momentum whose matrices are made orthogonal before each step (Jordan et al., 2024).
 
 torch.optim.Muon computes in bfloat16 one matrix at a time; on a CPU without bfloat16 units that took six
-times as long as the network itself, so this one stacks matrices of one shape and takes its dtype.
+times as long as the network itself, so this one stacks matrices of one shape and is told the dtype.
 
 Shapes: n matrices of one shape, i rows, o columns (i <= o after the transposition).
 """
@@ -22,8 +22,16 @@ class Muon:
     """Nesterov momentum, orthogonalised, with decoupled weight decay; for matrices only."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], *, momentum: float, weight_decay: float, steps: int = 5
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        momentum: float,
+        weight_decay: float,
+        steps: int = 5,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        """`dtype`: what the iteration is computed in; bfloat16 is exact enough (Jordan et al., 2024)."""
+        self._dtype = dtype
         self._parameters = list(parameters)
         self._momentum = momentum
         self._weight_decay = weight_decay
@@ -43,7 +51,7 @@ class Muon:
                 assert gradient is not None
                 velocity.lerp_(gradient, 1 - self._momentum)
                 updates.append(gradient.lerp(velocity, self._momentum))
-            stacked_nio = orthogonalize(torch.stack(updates), self._steps)
+            stacked_nio = orthogonalize(torch.stack(updates).to(self._dtype), self._steps)
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             for index, update in zip(indices, stacked_nio, strict=True):
                 self._parameters[index].mul_(1 - rate * self._weight_decay).add_(update, alpha=-rate * scale)
@@ -64,18 +72,11 @@ class Muon:
 
 
 def orthogonalize(matrices_nio: Tensor, steps: int = 5) -> Tensor:
-    """The nearest matrices with all singular values near 1, [n, i, o] -> [n, i, o] in the given dtype.
-
-    bfloat16 on CUDA, where it is faster and exact enough; the given dtype elsewhere.
-    """
-    x_nio = matrices_nio.bfloat16() if matrices_nio.is_cuda else matrices_nio
-    tall = x_nio.shape[1] > x_nio.shape[2]
-    if tall:
-        x_nio = x_nio.mT
+    """The nearest matrices with all singular values near 1, [n, i, o] -> [n, i, o] in the given dtype."""
+    tall = matrices_nio.shape[1] > matrices_nio.shape[2]
+    x_nio = matrices_nio.mT if tall else matrices_nio
     x_nio = x_nio / (x_nio.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram_nii = x_nio @ x_nio.mT
         x_nio = torch.baddbmm(x_nio, torch.baddbmm(gram_nii, gram_nii, gram_nii, beta=_B, alpha=_C), x_nio, beta=_A)
-    if tall:
-        x_nio = x_nio.mT
-    return x_nio.to(matrices_nio.dtype)
+    return x_nio.mT if tall else x_nio

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from magister.model.config import DecoderConfig, ModelConfig
+from magister.model.disk import alone
 from magister.model.network import Model, build, init_weights
 from magister.model.weights import load, save_native
 from magister.tasks import phrasebook
@@ -51,24 +52,24 @@ DECODER = DecoderConfig(
 
 MIXTURE = Mixture(
     families=(
-        ("arithmetic", 0.10),
-        ("word_problems", 0.10),
+        ("arithmetic", 0.11),
+        ("word_problems", 0.11),
         ("equations", 0.09),
-        ("fractions", 0.08),
-        ("numbers", 0.08),
-        ("sequences", 0.06),
+        ("fractions", 0.07),
+        ("numbers", 0.07),
+        ("sequences", 0.05),
         ("dates", 0.06),
-        ("units", 0.07),
-        ("letters", 0.11),
-        ("logic", 0.10),
-        ("countdown", 0.08),
+        ("units", 0.06),
+        ("letters", 0.10),
+        ("logic", 0.11),
+        ("countdown", 0.07),
         ("geometry", 0.03),
         ("greeting", 0.02),
         ("other", 0.05),
     ),
-    drills=0.2,
-    openings=0.33,
-    readings=0.15,
+    drills=0.16,
+    openings=0.38,
+    readings=0.17,
 )
 
 CARD = {
@@ -129,8 +130,14 @@ def run(config: NanoRun, folder: Path, warm: Path | None = None, typed: str = ""
     """Train nano in `folder`, going on where it stopped; the result is a native checkpoint in `folder`/nano.
 
     `warm`: a native checkpoint whose weights (and vocabulary) to begin with, without its optimiser's state.
-    `typed`: how a person named it, for the history. Raises `ValueError` where `folder` holds another run.
+    `typed`: how a person named it, for the history. Raises `ValueError` where `folder` holds another run, or another
+    process trains in it.
     """
+    with alone(folder):
+        _run(config, folder, warm, typed or (str(warm) if warm else ""))
+
+
+def _run(config: NanoRun, folder: Path, warm: Path | None, typed: str) -> None:
     out = folder / "nano"
     tokenizer_path = out / "tekken.json"
     if not tokenizer_path.exists() or not (folder / checkpoint.NAME).exists():
@@ -160,7 +167,7 @@ def run(config: NanoRun, folder: Path, warm: Path | None = None, typed: str = ""
     train(model, spec, sft, folder, identity(config, tokenizer_path, warm))
     save_native(model, out, torch.bfloat16)
     (out / "magister.json").write_text(json.dumps(CARD, indent=2) + "\n", encoding="utf-8")
-    history.add(out, warm, folder, command(config, typed or (str(warm) if warm else "")), config.device)
+    history.add(out, warm, folder, command(config, typed), config.device)
 
 
 def begin(out: Path, warm: Path | None) -> None:

@@ -41,12 +41,21 @@ class OptimizerConfig:
 class Optimizer:
     """Both optimisers as one."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig, more: tuple[nn.Parameter, ...] = ()) -> None:
-        """`more`: matrices that are learned with the model's own and are none of its parameters."""
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        more: tuple[nn.Parameter, ...] = (),
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """`more`: matrices that are learned with the model's own and are none of its parameters.
+
+        `dtype`: what Muon orthogonalises in.
+        """
         self.config = config
         matrices, embeddings, gains = _sorted_parameters(model)
         matrices += more
-        self._muon = Muon(matrices, momentum=config.momentum, weight_decay=config.weight_decay)
+        self._muon = Muon(matrices, momentum=config.momentum, weight_decay=config.weight_decay, dtype=dtype)
         groups = [{"params": embeddings, "lr": config.embedding_rate}, {"params": gains, "lr": config.norm_rate}]
         self._adamw = torch.optim.AdamW(groups, betas=config.betas, weight_decay=0.0)
         self._peaks = [config.embedding_rate, config.norm_rate]

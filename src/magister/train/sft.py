@@ -24,6 +24,7 @@ from magister.model.attention import CausalAttention, PackedAttention, packed_po
 from magister.model.network import Model
 from magister.train import checkpoint
 from magister.train.bridge import Bridge
+from magister.train.bucketed import BucketedAttention
 from magister.train.interrupt import first_interrupt
 from magister.train.optimizer import Optimizer, OptimizerConfig
 from magister.train.packing import IGNORE, Rows
@@ -31,6 +32,8 @@ from magister.train.progress import StepRecord, Watch
 from magister.train.shards import Cursor, ShardSpec, batches
 
 Precision = Literal["fp32", "bf16"]
+
+_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,9 @@ class SftConfig:
     device: str = "cpu"
 
 
+_GRAIN = 256
+"""Learned positions of a batch are padded to a multiple of it."""
+
 Identity = dict[str, str | int]
 """What data and start a run depends on, by name; compared, never understood."""
 
@@ -63,9 +69,11 @@ def train(model: Model, spec: ShardSpec, config: SftConfig, folder: Path, identi
     device = torch.device(config.device)
     model.to(device=device, dtype=torch.float32).train()
     bridge = Bridge(model)
-    optimizer = Optimizer(model.decoder, config.optimizer, tuple(bridge.parameters()))
     fixed = _fixed(config) | identity
-    step, tokens, cursor, precision = _resume(model, bridge, optimizer, config, folder, fixed)
+    state = _saved(folder, fixed)
+    precision: Precision = state["precision"] if state else config.precision or faster_precision(device)
+    optimizer = Optimizer(model.decoder, config.optimizer, tuple(bridge.parameters()), _DTYPES[precision])
+    step, tokens, cursor = _resume(model, bridge, optimizer, state) if state else (0, 0, Cursor(0, 0))
     loss_of = _loss_function(model, bridge, config, device, precision)
     began = last_saved = time.monotonic()
     with (
@@ -117,46 +125,50 @@ def packed_loss(model: Model, bridge: Bridge, trunk: Callable[..., Tensor], rows
     segments_bt = torch.from_numpy(rows.segments_rt).to(device)
     targets_bt = torch.from_numpy(rows.targets_rt).to(device, torch.int64)
     hidden_btd = trunk(ids_bt, segments_bt)
-    learned_bt = targets_bt != IGNORE
-    logits_nv = F.linear(hidden_btd[learned_bt], bridge.head(model))
-    return F.cross_entropy(logits_nv.float(), targets_bt[learned_bt])
+    places_n = (targets_bt.flatten() != IGNORE).nonzero().flatten()
+    logits_nv = F.linear(hidden_btd.flatten(0, 1)[_whole(places_n)], bridge.head(model))
+    return F.cross_entropy(logits_nv[: len(places_n)].float(), targets_bt.flatten()[places_n])
+
+
+def _whole(places_n: Tensor) -> Tensor:
+    """The places, the first repeated until there is a whole number of hundreds and more: for each size of a product a
+    library compiles a kernel, so there should be few."""
+    return F.pad(places_n, (0, -len(places_n) % _GRAIN))
 
 
 def _loss_function(
     model: Model, bridge: Bridge, config: SftConfig, device: torch.device, precision: Precision
 ) -> Callable[[Rows], Tensor]:
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = _DTYPES[precision]
+    through = torch.compile(model.decoder.through) if config.compile else model.decoder.through
+    # A compiler wants what does not change from batch to batch: on a GPU a mask, on a CPU one operator for all lengths.
+    by_mask = config.compile and device.type != "cpu"
+    by_bucket = device.type == "cpu" and (config.compile or precision == "bf16")
 
     def masked(ids_bt: Tensor, segments_bt: Tensor) -> Tensor:
-        hidden_btd: Tensor = model(ids_bt, packed_positions(segments_bt), PackedAttention(segments_bt, dtype))
-        return hidden_btd
+        rotation = model.decoder.rotation(packed_positions(segments_bt))
+        return through(ids_bt, rotation, PackedAttention(segments_bt, dtype))
 
-    def ragged(ids_bt: Tensor, segments_bt: Tensor) -> Tensor:
-        attend = CausalAttention(segment_lengths(segments_bt))
-        hidden_td: Tensor = model(ids_bt.flatten(), packed_positions(segments_bt).flatten(), attend)
-        return hidden_td.view(*ids_bt.shape, -1)
+    def flat(ids_bt: Tensor, segments_bt: Tensor) -> Tensor:
+        lengths = segment_lengths(segments_bt)
+        attend = BucketedAttention(lengths) if by_bucket else CausalAttention(lengths)
+        rotation = model.decoder.rotation(packed_positions(segments_bt).flatten())
+        return through(ids_bt.flatten(), rotation, attend).view(*ids_bt.shape, -1)
 
-    # A compiler wants one shape a batch, hence the mask; without one, sequences by themselves cost a quarter less.
-    run: Callable[..., Tensor] = torch.compile(masked) if config.compile else ragged
+    trunk = masked if by_mask else flat
 
     def loss_of(rows: Rows) -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            return packed_loss(model, bridge, run, rows, device)
+            return packed_loss(model, bridge, trunk, rows, device)
 
     return loss_of
 
 
-def _resume(
-    model: Model,
-    bridge: Bridge,
-    optimizer: Optimizer,
-    config: SftConfig,
-    folder: Path,
-    fixed: dict[str, Any],
-) -> tuple[int, int, Cursor, Precision]:
+def _saved(folder: Path, fixed: dict[str, Any]) -> dict[str, Any] | None:
+    """The folder's checkpoint, None where there is none; `ValueError` where it is another run's."""
     state = checkpoint.load(folder)
     if state is None:
-        return 0, 0, Cursor(0, 0), config.precision or faster_precision(torch.device(config.device))
+        return None
     if "fixed" not in state or "bridge" not in state:
         raise ValueError(
             f"the checkpoint in {folder} is of an earlier version and does not say which data it was made with; "
@@ -168,10 +180,14 @@ def _resume(
             raise ValueError(
                 f"the checkpoint in {folder} was made with {name} {made.get(name)}, this run asks for {fixed.get(name)}"
             )
+    return state
+
+
+def _resume(model: Model, bridge: Bridge, optimizer: Optimizer, state: dict[str, Any]) -> tuple[int, int, Cursor]:
     model.load_state_dict(state["model"])
     bridge.load_state_dict(state["bridge"])
     optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["tokens"], Cursor(*state["cursor"]), state["precision"]
+    return state["step"], state["tokens"], Cursor(*state["cursor"])
 
 
 def _state(
@@ -208,12 +224,12 @@ def faster_precision(device: torch.device) -> Precision:
     if device.type == "cuda":
         return "bf16"
     seconds: dict[Precision, float] = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    for name, dtype in _DTYPES.items():
         a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
         times = []
         for _ in range(5):
             started = time.monotonic()
             torch.mm(a, b)
             times.append(time.monotonic() - started)
-        seconds["bf16" if name == "bf16" else "fp32"] = min(times)
+        seconds[name] = min(times)
     return "bf16" if seconds["bf16"] < seconds["fp32"] else "fp32"
