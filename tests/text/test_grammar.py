@@ -18,7 +18,7 @@ from magister.cli.compose import engine_vocabulary
 from magister.cli.places import find
 from magister.engine.grammar import Grammars
 from magister.text import Renderer, TekkenPlan, detect_format, make_tokenizer
-from magister.text.grammar import answer_grammar
+from magister.text.grammar import MOST_CALLS, answer_grammar
 from magister.text.tokenizer import load_tokenizer
 from magister.types import (
     ChatRequest,
@@ -126,8 +126,8 @@ CASES: list[tuple[dict[str, Any], list[tuple[Any, ...]], list[tuple[Any, ...]]]]
     ({"tools": TOOLS, "tool_choice": ToolChoice(parallel=False)}, [("Hello.",), (call(),)], [(call(), call())]),
     (
         {"tools": TOOLS, "tool_choice": REQUIRED},
-        [(call(),), (call(), call("add_all", "{}"))],
-        [("Hello.",), ("a", call()), ()],
+        [(call(),), (call(), call("add_all", "{}")), (call(),) * MOST_CALLS],
+        [("Hello.",), ("a", call()), (), (call(),) * (MOST_CALLS + 1)],
     ),
     ({"tools": TOOLS, "tool_choice": ToolChoice(ToolMode.REQUIRED, parallel=False)}, [(call(),)], [(call(), call())]),
     (
@@ -157,6 +157,14 @@ def test_what_is_admitted(
     for content in bad:
         ids = said(*content, version=version) if content else (2,)
         assert not admits(asked, ids, version), content
+
+
+@pytest.mark.parametrize(("arguments", "admitted"), [('{"a": 1}', True), ('{ "a" :1}', True), ('{\n"a": 1}', False)])
+def test_arguments_are_on_one_line(arguments: str, admitted: bool) -> None:
+    made = renderer("v13").tokenizer
+    begin, args, end = (made.id(special) for special in ("[TOOL_CALLS]", "[ARGS]", "</s>"))
+    ids = (begin, *made.encode_text("add"), args, *made.encode_text(arguments), end)
+    assert admits(request(tools=TOOLS, tool_choice=REQUIRED), ids) is admitted
 
 
 def test_the_call_id_of_v11_may_be_left_out() -> None:

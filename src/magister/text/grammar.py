@@ -11,12 +11,12 @@
 
 A call is what mistral-common writes for one in the tokenizer's version: [TOOL_CALLS], a name, [ARGS] and the arguments;
 v11 may have [CALL_ID] and nine letters or digits between the two. The arguments follow the tool's schema, and where it
-does not speak of others they are those it names. `parallel` False leaves one call of many. Control tokens are named by
-id, so no text can stand for one.
+does not speak of others they are those it names. An answer has 16 calls at most, one where `parallel` is False. Control
+tokens are named by id, so no text can stand for one.
 
 A thought that is told by tokens comes before the grammar and is none of its business; one that is text (2506) is part
 of the answer, and the grammar lets it come first. Blanks between two parts of a document are one space, or a line break
-and its indent: without an end to them a model may never come to the next part.
+and its indent: without an end to them a model may never come to the next part. Arguments have one space at most.
 
 mistral-common makes grammars too, which leave the arguments of most calls, blanks and thoughts free; what these here
 allow, those do (tests hold it). Compiles nothing: whether a schema can be followed, the token model finds out.
@@ -37,8 +37,12 @@ _BLANKS = r"[ ]|\n([ ]{0,24}|\t{0,8})"
 """Between two tokens of JSON: one blank, or a new line and its indentation, by blanks or by tabs. Any more is what a
 network writes that does not know JSON, until its room ends.
 """
+_BLANK = r"[ ]"
+"""The same within the arguments of a call, which nobody reads: mistral-common writes them on one line."""
 _BEFORE = r"/[ ]|\n{1,2}/"
 """Before an answer that has a form."""
+MOST_CALLS = 16
+"""Of one answer: a network that was not trained on tools calls them until its room ends, and the last call is cut."""
 _PLACE = re.compile(r"at (\d+)\(\d+\): (?:failed to compile JSON schema: )?")
 """Where llguidance finds a fault."""
 _ADVICE = ". Enable '"
@@ -91,7 +95,7 @@ def answer_grammar(request: ChatRequest, tokenizer: Tokenizer, tags: Tags, open_
             rules.append((f"call_{at}: {_call(at, tool, tokenizer)}", f"tools[{at}].parameters"))
     if calls:
         several = request.tool_choice.parallel and mode is not ToolMode.NAMED
-        rules.append((f"calls: ({' | '.join(calls)}){'+' if several else ''}", ""))
+        rules.append((f"calls: ({' | '.join(calls)}){f'{{1,{MOST_CALLS}}}' if several else ''}", ""))
     bound = formed or mode in (ToolMode.REQUIRED, ToolMode.NAMED)
     if bound:
         answer = " | ".join(["BLANKS? document"] * formed + ["calls"] * bool(calls))
@@ -112,7 +116,7 @@ def _call(at: int, tool: Tool, tokenizer: Tokenizer) -> str:
         raise Refused(field, f"arguments are an object, and the schema's type is {tool.parameters['type']!r}")
     begin, args = (f"<[{tokenizer.id(special)}]>" for special in ("[TOOL_CALLS]", "[ARGS]"))
     given = f"(<[{tokenizer.id('[CALL_ID]')}]> /[a-zA-Z0-9]{{9}}/)? " if tokenizer.version == "v11" else ""
-    return f'{begin} "{tool.name}" {given}{args} %json {_inline(_arguments(tool.parameters), field)}'
+    return f'{begin} "{tool.name}" {given}{args} %json {_inline(_arguments(tool.parameters), field, _BLANK)}'
 
 
 def _arguments(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -128,12 +132,12 @@ def _arguments(parameters: dict[str, Any]) -> dict[str, Any]:
 def _document(request: ChatRequest) -> str:
     assert request.json_format is not None
     schema = request.json_format.schema
-    return _inline({"type": "object"} if schema is None else schema, "json_format")
+    return _inline({"type": "object"} if schema is None else schema, "json_format", _BLANKS)
 
 
-def _inline(schema: dict[str, Any], field: str) -> str:
-    """The schema in one line, with our blanks. Its own word to llguidance, if it has one, is none of a schema's."""
+def _inline(schema: dict[str, Any], field: str, blanks: str) -> str:
+    """The schema in one line, with our `blanks`. Its own word to llguidance, if it has one, is none of a schema's."""
     try:
-        return json.dumps({**schema, "x-guidance": {"whitespace_pattern": _BLANKS}}, allow_nan=False)
+        return json.dumps({**schema, "x-guidance": {"whitespace_pattern": blanks}}, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
         raise Refused(field, f"is no JSON: {error}") from error
