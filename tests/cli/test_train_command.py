@@ -51,6 +51,16 @@ def test_wrong_values_are_usage_errors(
     assert not (tmp_path / "run").exists()
 
 
+def test_without_a_cpp_compiler_it_does_not_begin_to_compile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert run(tmp_path / "run", compile=True) == 2
+    said = "--compile needs a C++ compiler on a CPU, and there is no no-such-compiler"
+    assert capsys.readouterr() == ("", f"magister train sft: {said}\n")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_flags_begin_with_the_recipes_defaults() -> None:
     command: object = typer.main.get_command(app)
     for name in ("train", "sft"):

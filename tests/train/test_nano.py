@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from magister.cli import places
+from magister.model.disk import alone
 from magister.tasks import phrasebook
 from magister.train import checkpoint, history, nano
 from magister.train.progress import read_log
@@ -107,3 +108,10 @@ def test_the_identity_is_of_content(tmp_path: Path, warm: Path, monkeypatch: pyt
 )
 def test_the_command_says_what_differs_from_the_defaults(config: nano.NanoRun, warm: str, command: str) -> None:
     assert nano.command(config, warm) == command
+
+
+def test_two_runs_in_one_folder_do_not_mix(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with alone(folder), pytest.raises(ValueError, match=r"another run is at work in .*run; wait for it, or stop it"):
+        nano.run(SMALL, folder)
+    assert list(folder.iterdir()) == []

@@ -230,7 +230,8 @@ def sft(
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
     compile: Annotated[
-        bool, typer.Option(help="Compile the network; faster on CUDA and on CPUs with bfloat16 units.")
+        bool,
+        typer.Option(help="Compile the network: faster on CUDA and on CPUs with bfloat16 units, where it needs g++."),
     ] = False,
 ) -> None:
     """Train from scratch, or go on from where it stopped."""

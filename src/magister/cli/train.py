@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,7 +24,7 @@ def run(
     compile: bool,
 ) -> int:
     """Train; returns the exit code."""
-    fault = _fault(recipe, tokens, rate_scale, rows)
+    fault = _fault(recipe, tokens, rate_scale, rows) or (_no_compiler() if compile and device == "cpu" else "")
     if fault:
         print(f"magister train sft: {fault}", file=sys.stderr)
         return 2
@@ -53,3 +55,9 @@ def _fault(recipe: str, tokens: int, rate_scale: float, rows: int) -> str:
     if not 0 < rate_scale < math.inf:
         return f"--rate-scale must be a number above 0, got {rate_scale:g}"
     return ""
+
+
+def _no_compiler() -> str:
+    """What is missing where torch's compiler has no C++ compiler to call; empty where it has one."""
+    wanted = os.environ.get("CXX", "g++")
+    return "" if shutil.which(wanted) else f"--compile needs a C++ compiler on a CPU, and there is no {wanted}"
