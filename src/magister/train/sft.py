@@ -131,8 +131,8 @@ def packed_loss(model: Model, bridge: Bridge, trunk: Callable[..., Tensor], rows
 
 
 def _whole(places_n: Tensor) -> Tensor:
-    """The places, the first repeated until there is a whole number of hundreds and more: for each size of a product a
-    library compiles a kernel, so there should be few."""
+    """The places, and place 0 until there are a multiple of `_GRAIN`: a library compiles a kernel for each size of a
+    product, so there should be few."""
     return F.pad(places_n, (0, -len(places_n) % _GRAIN))
 
 
