@@ -1,4 +1,4 @@
-"""What holds for every test: an interrupt can be sent, and a terminal can hang up.
+"""What holds for every test: an interrupt can be sent, a terminal can hang up, and a busy machine fails no law.
 
 A shell that starts a job in the background has it ignore SIGINT, and `nohup` SIGHUP; so would every process the tests
 start.
@@ -9,6 +9,13 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import settings
+
+
+def pytest_configure() -> None:
+    """No example of a law has a time limit: half a second of a busy machine is no fault of what is tested."""
+    settings.register_profile("unhurried", deadline=None)
+    settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)
