@@ -11,11 +11,11 @@ each, padding included, i = n * g independent attentions, j * l rows of queries 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -44,7 +44,7 @@ class BucketedAttention:
 @torch.library.custom_op("magister::bucketed_attention", mutates_args=())
 def attend(q_thk: Tensor, k_tgk: Tensor, v_tgk: Tensor, lengths_s: Tensor) -> Tensor:
     """Causal attention within each of the sequences whose lengths are given."""
-    q, kv = _Rows(lengths_s, q_thk.shape[1], k_tgk.shape[1]), _Rows(lengths_s, k_tgk.shape[1], k_tgk.shape[1])
+    q, kv = _rows_of(q_thk, k_tgk, lengths_s)
     parts = []
     for q_ijk, k_ilk, v_ilk in zip(q.gather(q_thk), kv.gather(k_tgk), kv.gather(v_tgk), strict=True):
         parts.append(torch.bmm(_weights(q_ijk, k_ilk), v_ilk))
@@ -56,7 +56,7 @@ def attend_backward(
     grad_thk: Tensor, q_thk: Tensor, k_tgk: Tensor, v_tgk: Tensor, lengths_s: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values; the weights are computed once more rather than kept."""
-    q, kv = _Rows(lengths_s, q_thk.shape[1], k_tgk.shape[1]), _Rows(lengths_s, k_tgk.shape[1], k_tgk.shape[1])
+    q, kv = _rows_of(q_thk, k_tgk, lengths_s)
     grads_q, grads_k, grads_v = [], [], []
     gathered = (q.gather(grad_thk), q.gather(q_thk), kv.gather(k_tgk), kv.gather(v_tgk))
     for grad_ijk, q_ijk, k_ilk, v_ilk in zip(*gathered, strict=True):
@@ -112,7 +112,7 @@ class _Bucket(NamedTuple):
     """Which they are; a power of two of them."""
 
 
-def _buckets(lengths: list[int]) -> Iterator[_Bucket]:
+def _buckets(lengths: tuple[int, ...]) -> Iterator[_Bucket]:
     """Sequences of one padded length, a power of two at a time.
 
     For each shape of a product a library compiles a kernel and keeps it; of few lengths and numbers there are few.
@@ -127,11 +127,23 @@ def _buckets(lengths: list[int]) -> Iterator[_Bucket]:
             members = members[size:]
 
 
+def _rows_of(q_thk: Tensor, k_tgk: Tensor, lengths_s: Tensor) -> tuple[_Rows, _Rows]:
+    """Where the heads of queries, and those of keys and values, are in the buckets."""
+    lengths, heads, groups = tuple(lengths_s.tolist()), q_thk.shape[1], k_tgk.shape[1]
+    return _rows(lengths, heads, groups), _rows(lengths, groups, groups)
+
+
+@lru_cache(maxsize=2)
+def _rows(lengths: tuple[int, ...], heads: int, groups: int) -> _Rows:
+    """The same in every layer of a step: kept until the next batch comes."""
+    return _Rows(lengths, heads, groups)
+
+
 class _Rows:
     """Where the heads of each token are in the buckets, and back."""
 
-    def __init__(self, lengths_s: Tensor, heads: int, groups: int) -> None:
-        lengths: NDArray[np.int64] = lengths_s.numpy()
+    def __init__(self, sizes: tuple[int, ...], heads: int, groups: int) -> None:
+        lengths = np.array(sizes, dtype=np.int64)
         starts = np.cumsum(lengths) - lengths
         self._tokens, self._heads = int(lengths.sum()), heads
         self._shapes: list[tuple[int, int]] = []
@@ -140,7 +152,7 @@ class _Rows:
         # Heads of one key/value head one below the other: its keys are then read once for all of them.
         head_gj = np.arange(heads).reshape(groups, heads // groups)
         taken = 0
-        for length, members in _buckets(lengths.tolist()):
+        for length, members in _buckets(sizes):
             place_l = np.arange(length)
             token_nl = np.where(place_l < lengths[members, None], starts[members, None] + place_l, self._tokens)
             source = (token_nl[:, None, None, :] * heads + head_gj[None, :, :, None]).reshape(-1)
