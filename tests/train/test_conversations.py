@@ -25,7 +25,7 @@ from magister.train.conversations import (
     quoted,
     weighted,
 )
-from magister.train.noise import retype
+from magister.train.noise import figures, retype
 from magister.train.vocabulary import plain_words, real_ranks
 from magister.types import ChatRequest, Message, Thinking, assistant, system, user
 
@@ -244,7 +244,7 @@ def test_an_opening_is_how_the_whole_thought_begins(tokenizer: Tokenizer) -> Non
 def test_a_reading_is_lines_of_thoughts_in_their_tokens(tokenizer: Tokenizer) -> None:
     source, encoder = ConversationSource(nano.MIXTURE, ()), nano.make_encoder(tokenizer)
     meanings = Counter[str]()
-    for seed in range(200):
+    for seed in range(500):
         read = source.reading(seed)
         assert read == source.reading(seed)
         lines = "".join(f"{line.sentence}{line.meant}\n" for line in read)
@@ -295,6 +295,21 @@ def test_noise_keeps_digits_and_careful_noise_keeps_letters() -> None:
         noisy = retype(rng, prompt, careful=False)
         assert [one for one in noisy if one.isdigit()] == list("3520")
         assert "solve 3x + 5 = 20 for Ada" in retype(rng, prompt, careful=True)
+
+
+def test_figures_are_written_as_people_write_them() -> None:
+    rng = random.Random(0)
+    written = Counter(
+        figures(rng, "What is 1248 / 16 at 09:05, in 3.1415 or 1234567?", "arithmetic") for _ in range(400)
+    )
+    assert set(written) == {
+        "What is 1248 / 16 at 09:05, in 3.1415 or 1234567?",
+        "What is 1,248 / 16 at 09:05, in 3.1415 or 1234567?",
+    }
+    assert min(written.values()) > 30
+    dates = {figures(rng, "From 09:05 to 10:00, and 2024", "dates") for _ in range(100)}
+    assert dates == {"From 09:05 to 10:00, and 2024", "From 9:05 to 10:00, and 2024"}
+    assert {figures(rng, "1000, 2000 and 09:05", "sequences") for _ in range(100)} == {"1000, 2000 and 09:05"}
 
 
 def test_the_shipped_tokenizer_is_made_by_the_recipe_format(tokenizer: Tokenizer, tmp_path: Path) -> None:

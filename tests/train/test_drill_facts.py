@@ -19,6 +19,9 @@ def drawn() -> list[Fact]:
 
 def kind_of(one: Fact) -> str:
     forms = {
+        "factors": r"\d+=[\d*]+\n\d+/\d+=\d+\n\d+=[\d*]+",
+        "euclid": r"gcd \d+ \d+\n\d+:1.*\n\d+-\d+",
+        "negative": r"-?\d+(-\(-\d+\)|\+24)=-?\d+",
         "multiples": r"\d+/\d+:\n\d+:1.*\n\d+: \d+:\d",
         "long division": r"\d+/\d+:\n.*",
         "copy": r"[=|*]?\d+\n\d+",
@@ -50,6 +53,23 @@ def test_every_fact_is_true() -> None:
                 assert entries[-1][0] >= numbers[0] or len(entries) == 9, one
                 most = max(value for value, _ in entries if value <= numbers[0])
                 assert taken == f"{numbers[0]}: {most}:{most // numbers[1]}", one
+            case "factors":
+                before, step, after = (one.asked + one.told).split("\n")
+                assert not checks.wrong_equations(f"{before}\n{step}\n{after}"), one
+                factors, split = ([int(n) for n in line.split("=")[1].split("*")] for line in (before, after))
+                assert split[:-2] == factors[:-1], one
+                assert split[-2] * split[-1] == factors[-1], one
+            case "euclid":
+                listed, taken = one.told.split("\n")
+                values = [int(entry.split(":")[0]) for entry in listed.split()]
+                assert all(
+                    entry == f"{value}:{value // numbers[1]}"
+                    for entry, value in zip(listed.split(), values, strict=True)
+                ), one
+                assert values[-1] >= numbers[0] > values[-2] or len(values) == 9, one
+                assert taken == f"{numbers[0]}-{max(value for value in values if value <= numbers[0])}", one
+            case "negative":
+                assert eval(one.asked[:-1]) == int(one.told), one
             case "quotient":
                 whole = numbers[0] % numbers[1] == 0
                 assert one.told == (f"={numbers[0] // numbers[1]}" if whole else " no"), one
@@ -76,8 +96,8 @@ def test_every_fact_is_true() -> None:
                 assert not checks.wrong_equations(worked), one
             case _ if "+10" in one.asked or not one.asked.startswith("0"):
                 assert not checks.wrong_equations(one.asked + one.told), one
-    assert len(seen) == 10
-    assert min(seen.values()) > 200
+    assert len(seen) == 13
+    assert min(seen.values()) > 150
 
 
 def test_none_is_held_out() -> None:

@@ -53,7 +53,7 @@ def test_what_is_learned_of_copies_stood_there_before(drills: Drills, tokenizer:
 
 def test_words_are_spelled_and_facts_are_true(drills: Drills, tokenizer: Tokenizer) -> None:
     spelled = equations = said_again = 0
-    for sequence in drawn(drills):
+    for sequence in drawn(drills, 600):
         text = tokenizer.decode(sequence.ids[1:])
         for word, letters in re.findall(r'spell[ :]"?(\w+)"?\n([\w-]+)\n', text):
             assert letters == "-".join(word.lower())

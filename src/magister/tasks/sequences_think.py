@@ -185,7 +185,10 @@ def _steps_in_turn(terms: list[int], differences: list[int], lines: list[str]) -
             lines.append(f"not {terms[place + 1]}")
             return None
     added, adds = rows[start][0], (len(terms) - 1) % 2 == start
-    lines.append(f"+{added} and *{ratio} in turn, now {f'+{added}' if adds else f'*{ratio}'}")
+    # Pair by pair as the differences above: whether the last pair is whole says which step comes next.
+    steps = [f"+{added}" if place % 2 == start else f"*{ratio}" for place in range(len(terms))]
+    taken = ",".join(" ".join(steps[at : min(at + 2, len(steps) - 1)]) for at in range(0, len(steps) - 1, 2))
+    lines.append(f"{taken} now {steps[-1]}")
     return ended(lines, digits.plus(terms[-1], added) if adds else digits.multiply(terms[-1], ratio))
 
 

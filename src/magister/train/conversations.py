@@ -14,7 +14,8 @@ from magister.tasks import BEYOND, FAMILIES, HONEST, Phrasebook, Problem, Split,
 from magister.tasks.family import draw
 from magister.tasks.phrasebook import first_wording
 from magister.tasks.quotation import MARK
-from magister.train.noise import retype
+from magister.train.noise import figures, retype
+from magister.train.retell import retold
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,9 @@ class ConversationSource:
         self._names = [name for name, _ in mixture.families]
         self._weights = [weight for _, weight in mixture.families]
         self._books = {name: _training_book(name, words, mixture) for name in self._names}
+        self._people = (
+            frozenset(self._books["word_problems"].words["names"]) if "word_problems" in self._books else frozenset()
+        )
         self._tellers = [name for name in self._names if name in TELLERS]
         self._orders = [(name, kind) for name in self._names if name in ORDERS for kind in self._books[name].kinds]
 
@@ -154,8 +158,10 @@ class ConversationSource:
         rng = random.Random(seed)
         read: list[Reading] = []
         while len(read) < _SENTENCES:
-            thinking = self._of_family(rng, rng.choice(self._tellers)).thinking
-            lines = [line for line in thinking.split("\n") if line.startswith(MARK)]
+            problem = self._of_family(rng, rng.choice(self._tellers))
+            if problem.kind == "truth" and rng.random() < _LEFT_OUT:
+                continue
+            lines = [line for line in problem.thinking.split("\n") if line.startswith(MARK)]
             read += [
                 Reading(f"{sentence}:", f" {meant}") for sentence, meant in (line.rsplit(": ", 1) for line in lines)
             ]
@@ -180,13 +186,15 @@ class ConversationSource:
         level = rng.randint(1, FAMILIES[name].LEVELS)
         if name not in HONEST and rng.random() < self._mixture.beyond:
             level = BEYOND
-        return draw(FAMILIES[name], rng, level, self._books[name], Split.TRAIN)
+        problem = draw(FAMILIES[name], rng, level, self._books[name], Split.TRAIN)
+        return retold(rng, problem, self._people) if name == "word_problems" else problem
 
     def _typed(self, rng: random.Random, problem: Problem) -> str:
         """The problem's prompt, as it is or as people type."""
+        prompt = figures(rng, problem.prompt, problem.family)
         if rng.random() < self._mixture.noise:
-            return retype(rng, problem.prompt, careful=problem.family in CAREFUL)
-        return problem.prompt
+            return retype(rng, prompt, careful=problem.family in CAREFUL)
+        return prompt
 
 
 TELLERS = frozenset({"word_problems", "logic"})
@@ -194,6 +202,9 @@ TELLERS = frozenset({"word_problems", "logic"})
 
 _SENTENCES = 6
 """Fewest sentences of a reading."""
+
+_LEFT_OUT = 0.6
+"""Of puzzles of truth in readings: who calls whom a liar is easily read, who stands over whom is not."""
 
 _HONEST_OPENINGS = 0.12
 """Of openings: questions with an honest reply."""
@@ -226,6 +237,9 @@ CAREFUL = frozenset({"letters", "logic", "units", "equations", "word_problems"})
 ORDERS = frozenset(FAMILIES) - HONEST - {"word_problems"}
 """Families in which each phrasing is a whole question, the shortest of them nothing but an order."""
 
+_TRIPLED, _TWICE = 6, 2
+"""How often more a word is drawn that has a letter more than twice."""
+
 _SHORTEST = 8
 """One in so many phrasings of a kind counts as short."""
 
@@ -240,6 +254,9 @@ def _training_book(family: str, words: tuple[str, ...], mixture: Mixture) -> Phr
     for name, listed in book.words.items():
         kept = [word for word in listed if word.casefold() not in taken]
         extra = [word.capitalize() if name == "names" else word for word in words if word.casefold() not in taken]
+        if family == "letters":
+            # Of ordinary words hardly one has a letter three times, and those are the ones that are counted wrongly.
+            extra += _TRIPLED * [word for word in extra if max(map(word.count, word)) > _TWICE]
         copies = round(len(extra) * (1 - strange) / (strange * len(kept))) if extra and strange > 0 else 1
         lists[name] = tuple(kept * max(1, copies) + extra)
     said = {template for listed in held_out.kinds.values() for template in listed}

@@ -6,13 +6,15 @@ asked, but for digits by themselves, which every long computation is made of.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from magister.tasks import arithmetic_expr, digits, is_held_out
+from magister.tasks import arithmetic_expr, digits, is_held_out, numbers_euclid
 from magister.tasks.arithmetic_division import multiples
+from magister.tasks.numbers_primes import PRIMES
 
 
 class Fact(NamedTuple):
@@ -113,7 +115,8 @@ def _at_once(rng: random.Random) -> Fact:
 
 def _copy(rng: random.Random) -> Fact:
     """A number once more, its digits in runs: of four noughts none shows by itself how many are left."""
-    written = "".join(rng.choice("0000123456789") * rng.choice((1, 1, 2, 3, 4, 5)) for _ in range(rng.randint(1, 4)))
+    digit = rng.choice(("0000123456789", "01"))
+    written = "".join(rng.choice(digit) * rng.choice((1, 1, 2, 3, 4, 5)) for _ in range(rng.randint(1, 4)))
     number = written.lstrip("0")[:9] or "10000"
     return Fact(f"{rng.choice(('', '=', '|', '*'))}{number}\n", number)
 
@@ -142,7 +145,11 @@ def picks(rng: random.Random) -> list[Fact]:
     b, rests = 0, list[int]()
     while not rests:  # Of some divisors every quotient is held out.
         b = rng.choice((rng.randint(13, 99), rng.randint(13, 99), rng.randint(100, 999)))
-        rests = [rest for rest in rng.choices(range(10 * b), k=_PICKS) if not _kept_apart(rest, b)]
+        # A third of them multiples: of numbers at random hardly one leaves nothing.
+        drawn = [
+            rng.choice((rng.randrange(10 * b), rng.randrange(10 * b), b * rng.randint(0, 9))) for _ in range(_PICKS)
+        ]
+        rests = [rest for rest in drawn if not _kept_apart(rest, b)]
     most = 10 * b - 1
     given = "" if _kept_apart(most, b) else f"{most}/{b}:\n"
     asked = [f"{given}{multiples(b, most)[0]}\n{rests[0]}:", *(f"{rest}:" for rest in rests[1:])]
@@ -150,13 +157,48 @@ def picks(rng: random.Random) -> list[Fact]:
 
 
 def _sign(rng: random.Random) -> Fact:
-    """Whether a difference of long numbers is worked out as it stands or the other way round."""
+    """Whether a difference of long numbers, often of nearly equal ones, is worked out as it stands or turned round."""
     size = 10 ** rng.randint(2, 4)
+    apart = rng.choice((9, size // 2))
     while True:
         a = rng.randrange(size, 10 * size)
-        b = max(100, a + rng.randint(-size // 2, size // 2))
+        b = max(100, a + rng.randint(-apart, apart))
         if not (is_held_out("arithmetic", "sub", (a, b)) or is_held_out("arithmetic", "sub", (b, a))):
             return Fact(f"{a}-{b}", ":" if a >= b else f"=-({b}-{a})")
+
+
+def _negative(rng: random.Random) -> Fact:
+    """A small difference at once where a number is negative, or an hour before midnight."""
+    while True:
+        a, b = rng.randint(-60, 60), -rng.randint(1, 60)
+        if rng.random() < 0.25:
+            hours = rng.randint(1, 23)
+            return Fact(f"-{hours}+24=", f"{24 - hours}")
+        if not is_held_out("arithmetic", "sub", (a, b)):
+            return Fact(f"{a}-({b})=", f"{a - b}")
+
+
+def _factors(rng: random.Random) -> Fact:
+    """A product in which one factor has been split: the others stay as they stand."""
+    while True:
+        found = sorted(rng.choices(PRIMES[:5], k=rng.randint(1, 3)))
+        prime = found[-1]
+        rest = rng.choice([one for one in PRIMES if one >= prime])
+        number = math.prod(found) * prime * rest
+        if number <= _LARGEST and not (is_held_out("numbers", "factor", (number,)) or _kept_apart(prime * rest, prime)):
+            before, after = ("*".join(map(str, factors)) for factors in ([*found, prime * rest], [*found, prime, rest]))
+            return Fact(f"{number}={before}\n{prime * rest}/{prime}={rest}\n{number}=", after)
+
+
+def _euclid(rng: random.Random) -> Fact:
+    """What a round of Euclid's algorithm takes off: the multiples up to the first that is not below."""
+    while True:
+        b = rng.choice((rng.randint(10, 99), rng.randint(100, 999)))
+        a = b * rng.randint(1, rng.choice((9, 9, 40))) + rng.choice((0, rng.randrange(b)))
+        held_out = any(is_held_out("numbers", kind, pair) for kind in ("gcd", "lcm") for pair in ((a, b), (b, a)))
+        if a > b and not held_out and not _kept_apart(a, b):
+            head, listed, taken, *_ = numbers_euclid.gcd(a, b).text.split("\n")
+            return Fact(f"{head}\n", f"{listed}\n{taken.split('=')[0].rstrip(':')}")
 
 
 def _expression(rng: random.Random) -> Fact:
@@ -184,10 +226,14 @@ _PICKS = 6
 
 _NAMES = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
 
+_LARGEST = 9999
+"""Of products that are split into factors."""
+
 _SHORT = 24
 """Characters of an operation's work up to which an expression is drilled with it."""
 
 _KINDS: tuple[Callable[[random.Random], Fact], ...] = (
     _add, _add, _subtract, _subtract, _column, _borrow, _digit, _rest, _whole, _whole, _multiples, _multiples,
     _sign, _sign, _sign, _expression, _expression, _quotient, _by_three, _at_once, _at_once, _copy, _copy,
+    _whole, _whole, _negative, _negative, _factors, _euclid, _euclid,
 )  # fmt: skip

@@ -53,23 +53,23 @@ DECODER = DecoderConfig(
 MIXTURE = Mixture(
     families=(
         ("arithmetic", 0.11),
-        ("word_problems", 0.11),
+        ("word_problems", 0.12),
         ("equations", 0.09),
         ("fractions", 0.07),
         ("numbers", 0.07),
         ("sequences", 0.05),
         ("dates", 0.06),
-        ("units", 0.06),
-        ("letters", 0.10),
-        ("logic", 0.11),
+        ("units", 0.05),
+        ("letters", 0.09),
+        ("logic", 0.12),
         ("countdown", 0.07),
         ("geometry", 0.03),
         ("greeting", 0.02),
         ("other", 0.05),
     ),
     drills=0.16,
-    openings=0.38,
-    readings=0.17,
+    openings=0.36,
+    readings=0.20,
 )
 
 CARD = {

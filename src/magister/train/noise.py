@@ -1,6 +1,6 @@
 """The noise of real typing, put on training prompts: manners, case, marks, spaces, slips.
 
-Digits, and in careful mode all letters of the problem, stay as they are.
+Digits, and in careful mode all letters of the problem, stay as they are; `figures` changes what stands between them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ _AFTER = (
     " Thanks!", " please", " Please.", " Show your work.", " Think step by step.", " Explain.", " thank you", " ?",
     " I need it today.", " Take your time.", "\n", " (homework)", " Is that hard?", " Let me know.",
 )  # fmt: skip
+_LONG = re.compile(r"(?<![\d.,])\d{4,6}(?![\d.,]*\d)")
+_EARLY = re.compile(r"\b0(\d:\d\d)\b")
+_SEPARATED = frozenset({"arithmetic", "fractions", "units"})
+"""Families whose numbers some write with a comma between thousands; in others commas part one number from another."""
+_FIGURES = 0.15
+"""How often figures are written another way where they can be."""
 _WORD = re.compile(r"\b[a-z]{4,}\b")
 
 
@@ -25,6 +31,22 @@ def retype(rng: random.Random, prompt: str, *, careful: bool) -> str:
     for change in rng.sample(kinds, rng.choice((1, 1, 2))):
         prompt = change(rng, prompt)
     return prompt
+
+
+def figures(rng: random.Random, prompt: str, family: str) -> str:
+    """`prompt` of a family with its figures now and then as some write them: `1,248`, and `9:45` for `09:45`."""
+    pattern, other = (_LONG, _with_comma) if family in _SEPARATED else (_EARLY, _without_nought)
+    if family not in _SEPARATED | {"dates"} or not pattern.search(prompt) or rng.random() >= _FIGURES:
+        return prompt
+    return pattern.sub(other, prompt)
+
+
+def _with_comma(match: re.Match[str]) -> str:
+    return f"{int(match[0]):,}" if match[0][0] != "0" else match[0]
+
+
+def _without_nought(match: re.Match[str]) -> str:
+    return match[1]
 
 
 def _manners(rng: random.Random, prompt: str) -> str:
