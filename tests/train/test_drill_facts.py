@@ -14,11 +14,13 @@ from magister.train.drill_facts import Fact, fact, picks
 
 def drawn() -> list[Fact]:
     rng = random.Random(11)
-    return [fact(rng) for _ in range(6000)]
+    return [fact(rng) for _ in range(8000)]
 
 
 def kind_of(one: Fact) -> str:
     forms = {
+        "days left": r"(before -|after \+)\d+, \d+\n\d+(>=|<|>|<=)\d+",
+        "listed": r"\d+(\D+\d+)+\n\d+(,\d+)+",
         "factors": r"\d+=[\d*]+\n\d+/\d+=\d+\n\d+=[\d*]+",
         "euclid": r"gcd \d+ \d+\n\d+:1.*\n\d+-\d+",
         "negative": r"-?\d+(-\(-\d+\)|\+24)=-?\d+",
@@ -53,6 +55,13 @@ def test_every_fact_is_true() -> None:
                 assert entries[-1][0] >= numbers[0] or len(entries) == 9, one
                 most = max(value for value, _ in entries if value <= numbers[0])
                 assert taken == f"{numbers[0]}: {most}:{most // numbers[1]}", one
+            case "days left":
+                left, sign, length = re.fullmatch(r"(\d+)([<>=]+)(\d+)", one.told).groups()  # type: ignore[union-attr]
+                assert [int(left), int(length)] == numbers, one
+                assert sign in ((">=", "<") if one.asked.startswith("before") else (">", "<=")), one
+                assert eval(one.told), one
+            case "listed":
+                assert one.told == ",".join(map(str, numbers)), one
             case "factors":
                 before, step, after = (one.asked + one.told).split("\n")
                 assert not checks.wrong_equations(f"{before}\n{step}\n{after}"), one
@@ -96,7 +105,7 @@ def test_every_fact_is_true() -> None:
                 assert not checks.wrong_equations(worked), one
             case _ if "+10" in one.asked or not one.asked.startswith("0"):
                 assert not checks.wrong_equations(one.asked + one.told), one
-    assert len(seen) == 13
+    assert len(seen) == 15
     assert min(seen.values()) > 150
 
 

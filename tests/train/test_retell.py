@@ -72,6 +72,7 @@ def test_a_person_is_named_before_there_is_a_pronoun_and_two_people_have_none(
     joined = sum(bool(re.search(r", (and|then) ", after.prompt)) for _, after in pairs)
     assert pronouns > 300
     assert joined > 500
+    assert sum("of them" in after.prompt and "of them" not in before.prompt for before, after in pairs) > 100
 
 
 def test_few_stories_change_and_wholes_never_do() -> None:

@@ -163,15 +163,16 @@ def _statements(rng: random.Random, truths: list[bool], extra: int) -> list[_Sta
 def _deductions(
     people: list[str], truths: list[bool], statements: list[_Statement], meant: list[str], anchor: int
 ) -> tuple[list[str], list[int]]:
-    """A line for each look at a statement until all are found out, and the order in which they are found.
+    """A line for each look at a statement until none is left, and the order in which people are found out.
 
     Who calls somebody honest is like them, who calls them a liar is unlike them, whoever of the two lies. Statements
-    are taken in turn, never picked: which is next, whose fact it wants and what follows are three small steps.
+    are taken in turn, never picked: which is next, whose fact it wants and what follows are three small steps. Those
+    that tell nothing new are looked at too: that everybody is found out need not be noticed.
     """
     facts = [f"{name} {_word(truth)}" for name, truth in zip(people, truths, strict=True)]
     lines, known = [], [anchor]
     waiting = deque(zip(statements, meant, strict=True))
-    while len(known) < len(people):
+    while waiting:
         statement, words = waiting.popleft()
         old = [one for one in (statement.by, statement.about) if one in known]
         new = [one for one in (statement.by, statement.about) if one not in known]

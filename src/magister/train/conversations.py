@@ -122,6 +122,7 @@ class ConversationSource:
         )
         self._tellers = [name for name in self._names if name in TELLERS]
         self._orders = [(name, kind) for name in self._names if name in ORDERS for kind in self._books[name].kinds]
+        self._orders += [(name, kind) for name in self._tellers for kind in _TOLD[name]]
 
     def draw(self, seed: int) -> Conversation:
         """The conversation of this seed."""
@@ -146,7 +147,7 @@ class ConversationSource:
             return Conversation((Turn(self._typed(rng, problem), "", problem.reply),))
         name, kind = rng.choice(self._orders)
         problem = self._of_family(rng, name)
-        while problem.kind != kind:
+        while problem.kind != kind or (kind == "story" and problem.level > _SHORT_STORY):
             problem = self._of_family(rng, name)
         return Conversation((opened(problem, self._typed(rng, problem)),))
 
@@ -200,6 +201,15 @@ class ConversationSource:
 TELLERS = frozenset({"word_problems", "logic"})
 """Families whose thoughts quote a question sentence by sentence."""
 
+_TOLD = {
+    "word_problems": ("story", "story", "story", "shop", "two_prices", "travel", "work", "pool"),
+    "logic": ("order", "order", "truth"),
+}
+"""Kinds that those families' openings are of: which it is shows in the first line of a thought, in nothing before."""
+
+_SHORT_STORY = 2
+"""Highest level of stories in openings: the longer ones are hardly taken for anything else."""
+
 _SENTENCES = 6
 """Fewest sentences of a reading."""
 
@@ -237,7 +247,7 @@ CAREFUL = frozenset({"letters", "logic", "units", "equations", "word_problems"})
 ORDERS = frozenset(FAMILIES) - HONEST - {"word_problems"}
 """Families in which each phrasing is a whole question, the shortest of them nothing but an order."""
 
-_TRIPLED, _TWICE = 6, 2
+_TRIPLED, _TWICE = 20, 2
 """How often more a word is drawn that has a letter more than twice."""
 
 _SHORTEST = 8

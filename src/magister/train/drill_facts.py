@@ -115,10 +115,27 @@ def _at_once(rng: random.Random) -> Fact:
 
 def _copy(rng: random.Random) -> Fact:
     """A number once more, its digits in runs: of four noughts none shows by itself how many are left."""
-    digit = rng.choice(("0000123456789", "01"))
-    written = "".join(rng.choice(digit) * rng.choice((1, 1, 2, 3, 4, 5)) for _ in range(rng.randint(1, 4)))
+    digits_of, runs = rng.choice((("0000123456789", (1, 1, 2, 3, 4, 5)), ("01", (1, 1, 2, 3))))
+    written = "".join(rng.choice(digits_of) * rng.choice(runs) for _ in range(rng.randint(1, 4)))
     number = written.lstrip("0")[:9] or "10000"
     return Fact(f"{rng.choice(('', '=', '|', '*'))}{number}\n", number)
+
+
+def _listed(rng: random.Random) -> Fact:
+    """Numbers as people list them, and as thoughts do; none is left out, and none comes twice that did not."""
+    numbers = [rng.randint(1, rng.choice((9, 30, 99, 999))) for _ in range(rng.randint(2, 6))]
+    between, last = rng.choice(_LISTS)
+    asked = between.join(map(str, numbers[:-1])) + (last or between) + str(numbers[-1])
+    return Fact(f"{asked}\n", ",".join(map(str, numbers)))
+
+
+def _days_left(rng: random.Random) -> Fact:
+    """Whether the days to go lie within a month, going back and going on."""
+    length = rng.choice((28, 29, 30, 30, 31, 31, rng.randint(1, 31)))
+    left = max(0, length + rng.choice((0, rng.randint(-3, 3), rng.randint(-31, 31))))
+    if rng.random() < 0.5:
+        return Fact(f"before -{left}, {length}\n", f"{left}{'>=' if left >= length else '<'}{length}")
+    return Fact(f"after +{left}, {length}\n", f"{left}{'>' if left > length else '<='}{length}")
 
 
 def _whole(rng: random.Random) -> Fact:
@@ -221,6 +238,18 @@ def _states_held_out(work: str) -> bool:
     return any(is_held_out("arithmetic", _NAMES[sign], (int(a), int(b))) for a, sign, b in stated)
 
 
+_LISTS = (
+    (", ", " and "),
+    (", ", ""),
+    (" ", ""),
+    (",", ""),
+    ("; ", ""),
+    (", ", ", and "),
+    (" and ", ""),
+    (" & ", ""),
+)
+"""What stands between numbers, and before the last where that is something else."""
+
 _PICKS = 6
 """Rests of one divisor in a drill."""
 
@@ -233,7 +262,7 @@ _SHORT = 24
 """Characters of an operation's work up to which an expression is drilled with it."""
 
 _KINDS: tuple[Callable[[random.Random], Fact], ...] = (
-    _add, _add, _subtract, _subtract, _column, _borrow, _digit, _rest, _whole, _whole, _multiples, _multiples,
-    _sign, _sign, _sign, _expression, _expression, _quotient, _by_three, _at_once, _at_once, _copy, _copy,
-    _whole, _whole, _negative, _negative, _factors, _euclid, _euclid,
+    _add, _add, _subtract, _subtract, _column, _borrow, _digit, _rest, _rest, _whole, _whole, _whole, _multiples,
+    _multiples, _sign, _sign, _sign, _expression, _expression, _expression, _quotient, _by_three, _by_three, _at_once,
+    _at_once, _at_once, _copy, _copy, _listed, _listed, _negative, _factors, _euclid, _days_left, _days_left,
 )  # fmt: skip

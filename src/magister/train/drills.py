@@ -22,7 +22,7 @@ from magister.train.packing import Sequence
 _TOKENS = 120
 """About how long a drill is."""
 
-_SHARES = (1, 1, 1, 4, 8, 2)
+_SHARES = (2, 2, 1, 4, 8, 2)
 """Of the kinds of drills: words and facts are thousands, the others are one skill each."""
 
 

@@ -68,8 +68,8 @@ MIXTURE = Mixture(
         ("other", 0.05),
     ),
     drills=0.16,
-    openings=0.36,
-    readings=0.20,
+    openings=0.40,
+    readings=0.15,
 )
 
 CARD = {

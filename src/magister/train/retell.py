@@ -1,4 +1,4 @@
-"""A story as people tell one: "she" for a name, two events in one sentence, a small number as a word.
+"""A story as people tell one: "she" for a name, "3 of them", two events in one sentence, a small number as a word.
 
 What is changed in the prompt is changed in the thought's quotations too; what sentences mean stays. Training only: the
 books say one event a sentence, with its name and its figures.
@@ -21,6 +21,9 @@ _HOW_OFTEN = 0.12
 """Of stories, for each of the ways; two ways may come together."""
 _JOINED = 0.4
 """Of places where two sentences could be one, in a story in which some are."""
+_SHORTENED = 0.6
+"""Of sentences that tell of one number of things, in a story in which some are shortened."""
+_SHORTER = ((r"loses \d+", "of them"), (r"gets \d+", "more"))
 _IN_WORDS = 0.5
 """Of small numbers in a story in which some are words."""
 _WORDS = ("", "", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -48,7 +51,7 @@ _Way = Callable[[random.Random, list[_Told], str], list[_Told]]
 
 def retold(rng: random.Random, problem: Problem, names: Set[str]) -> Problem:
     """`problem`, a story now and then told in another way; `names`: what people in stories are called."""
-    ways = [way for way in (_pronouns, _one_sentence, _number_words) if rng.random() < _HOW_OFTEN]
+    ways = [way for way in (_pronouns, _things, _one_sentence, _number_words) if rng.random() < _HOW_OFTEN]
     if problem.kind != "story" or not ways:
         return problem
     told, rest = _sentences(problem)
@@ -95,6 +98,32 @@ def _pronouns(rng: random.Random, told: list[_Told], name: str) -> list[_Told]:
             text = re.sub(rf"^{name}\b", subject, text)
         changed.append(one._replace(text=text))
     return changed
+
+
+def _things(rng: random.Random, told: list[_Told], _name: str) -> list[_Told]:
+    """`3 of them` for what is lost and `3 more` for what is got, where the sentences before have said of what."""
+    item = _item(told)
+    if not item or not re.search(rf"\b{item}\b", told[0].text):
+        return told
+    changed = [told[0]]
+    for one in told[1:]:
+        short = next((short for meant, short in _SHORTER if re.fullmatch(meant, one.meant)), "")
+        fits = short and one.text.count(item) == 1 and rng.random() < _SHORTENED
+        text = re.sub(rf"\b(\d+) (?:of the |more |new )?{item}\b", rf"\1 {short}", one.text) if fits else one.text
+        changed.append(one._replace(text=text))
+    return changed
+
+
+def _item(told: list[_Told]) -> str:
+    """What is counted: of the one or two words that follow numbers those that most sentences have."""
+    ones, twos = (
+        Counter[str](found for one in told for found in re.findall(rf"\d+ ({phrase})", one.text))
+        for phrase in (r"[a-z][\w-]*", r"[a-z][\w-]* [a-z][\w-]*")
+    )
+    if not ones or ones.most_common(1)[0][1] < 2:
+        return ""
+    word, count = ones.most_common(1)[0]
+    return next((both for both, often in twos.items() if often == count and both.startswith(f"{word} ")), word)
 
 
 def _one_sentence(rng: random.Random, told: list[_Told], name: str) -> list[_Told]:
