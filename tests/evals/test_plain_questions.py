@@ -28,7 +28,7 @@ QUESTIONS = {
 """As people ask who try it out, and what is right."""
 
 LOST = {"decrease 250 by 12%": "220"}
-"""What earlier weights answered rightly."""
+"""Answered by earlier weights and not by these (280): who trains on must get it back, and then it goes above."""
 
 
 @pytest.fixture(scope="module")

@@ -15,3 +15,9 @@ def quote(sentence: str, meant: str, *, first: bool = False) -> str:
     The question's `first` words have no blank before them there, and so have none here: they are the same tokens.
     """
     return f"{MARK}{'' if first else ' '}{sentence.strip().rstrip('.?')}: {meant}"
+
+
+def quotations(thinking: str) -> list[tuple[str, str]]:
+    """The sentences that a thought quotes, each as it stands behind the mark, and what each means."""
+    lines = (line[len(MARK) :] for line in thinking.split("\n") if line.startswith(MARK))
+    return [(sentence, meant) for sentence, meant in (line.rsplit(": ", 1) for line in lines)]

@@ -167,7 +167,7 @@ def _sums(terms: list[int], _differences: list[int], lines: list[str]) -> Though
 
 def _steps_in_turn(terms: list[int], differences: list[int], lines: list[str]) -> Thought | None:
     """Adding and multiplying in turn; `start` is the place of the first step that adds."""
-    pairs = ",".join(" ".join(map(str, differences[at : at + 2])) for at in range(0, len(differences), 2))
+    pairs = _in_pairs([str(difference) for difference in differences])
     rows = [differences[start::2] for start in (0, 1)]
     start = next((start for start in (0, 1) if len(rows[start]) > 1 and len(set(rows[start])) == 1), None)
     if start is None:
@@ -185,11 +185,14 @@ def _steps_in_turn(terms: list[int], differences: list[int], lines: list[str]) -
             lines.append(f"not {terms[place + 1]}")
             return None
     added, adds = rows[start][0], (len(terms) - 1) % 2 == start
+    *taken, now = [f"+{added}" if place % 2 == start else f"*{ratio}" for place in range(len(terms))]
     # Pair by pair as the differences above: whether the last pair is whole says which step comes next.
-    steps = [f"+{added}" if place % 2 == start else f"*{ratio}" for place in range(len(terms))]
-    taken = ",".join(" ".join(steps[at : min(at + 2, len(steps) - 1)]) for at in range(0, len(steps) - 1, 2))
-    lines.append(f"{taken} now {steps[-1]}")
+    lines.append(f"{_in_pairs(taken)} now {now}")
     return ended(lines, digits.plus(terms[-1], added) if adds else digits.multiply(terms[-1], ratio))
+
+
+def _in_pairs(steps: list[str]) -> str:
+    return ",".join(" ".join(steps[at : at + 2]) for at in range(0, len(steps), 2))
 
 
 def _two_in_turn(terms: list[int], _differences: list[int], lines: list[str]) -> Thought | None:

@@ -13,7 +13,7 @@ from functools import cache
 from magister.tasks import BEYOND, FAMILIES, HONEST, Phrasebook, Problem, Split, load_book
 from magister.tasks.family import draw
 from magister.tasks.phrasebook import first_wording
-from magister.tasks.quotation import MARK
+from magister.tasks.quotation import MARK, quotations
 from magister.train.noise import figures, retype
 from magister.train.retell import retold
 
@@ -162,10 +162,8 @@ class ConversationSource:
             problem = self._of_family(rng, rng.choice(self._tellers))
             if problem.kind == "truth" and rng.random() < _LEFT_OUT:
                 continue
-            lines = [line for line in problem.thinking.split("\n") if line.startswith(MARK)]
-            read += [
-                Reading(f"{sentence}:", f" {meant}") for sentence, meant in (line.rsplit(": ", 1) for line in lines)
-            ]
+            told = quotations(problem.thinking)
+            read += [Reading(f"{MARK}{sentence}:", f" {meant}") for sentence, meant in told]
         return tuple(read)
 
     def _turn(self, rng: random.Random) -> Turn:

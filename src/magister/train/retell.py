@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from magister.tasks import Problem
-from magister.tasks.quotation import MARK
+from magister.tasks.quotation import MARK, quotations, quote
 
 _HOW_OFTEN = 0.12
 """Of stories, for each of the ways; two ways may come together."""
@@ -58,11 +58,8 @@ def retold(rng: random.Random, problem: Problem, names: Set[str]) -> Problem:
     name = _person(told, names)
     for way in ways:
         told = way(rng, told, name)
-    quoted = iter(told)
-    lines = []
-    for line in problem.thinking.split("\n"):
-        one = next(quoted) if line.startswith(MARK) else None
-        lines.append(f"{MARK}{' ' if one.before else ''}{one.text}: {one.meant}" if one else line)
+    quoted = iter([quote(one.text, one.meant, first=not one.before) for one in told])
+    lines = [next(quoted) if line.startswith(MARK) else line for line in problem.thinking.split("\n")]
     prompt = "".join(one.before + one.text for one in told) + rest
     return replace(problem, prompt=prompt, thinking="\n".join(lines))
 
@@ -70,12 +67,11 @@ def retold(rng: random.Random, problem: Problem, names: Set[str]) -> Problem:
 def _sentences(problem: Problem) -> tuple[list[_Told], str]:
     """The quoted sentences, and what of the prompt follows them."""
     told, at = [], 0
-    for line in problem.thinking.split("\n"):
-        if line.startswith(MARK):
-            text, meant = line[len(MARK) :].strip().rsplit(": ", 1)
-            start = problem.prompt.index(text, at)
-            told.append(_Told(problem.prompt[at:start], text, meant))
-            at = start + len(text)
+    for sentence, meant in quotations(problem.thinking):
+        text = sentence.strip()
+        start = problem.prompt.index(text, at)
+        told.append(_Told(problem.prompt[at:start], text, meant))
+        at = start + len(text)
     return told, problem.prompt[at:]
 
 
