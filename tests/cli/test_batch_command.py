@@ -19,7 +19,7 @@ from tests.server.operated import MAGISTER, alive, chat, eventually
 from tests.server.running import site, with_limits
 
 from magister.cli.batch import BatchOptions, answered, read, run, taken
-from magister.cli.serving import ModelOptions
+from magister.cli.flags import ModelOptions
 from magister.server.access import Access
 from magister.server.app import Site
 from magister.types import Busy, ChatRequest, Event, Finish, FinishReason, TextDelta, Upstream, Usage
@@ -171,9 +171,9 @@ def test_who_kills_the_engine_is_found_out_and_its_neighbours_are_answered(
         fragile.dead = asyncio.Event()
         yield site(fragile, settings=with_limits(in_flight=9), access=Access(hosts=None))
 
-    monkeypatch.setattr("magister.cli.batch.opened", opened)
+    monkeypatch.setattr("magister.cli.serving.opened", opened)
     monkeypatch.setattr("magister.cli.batch._LOOK_SECONDS", 0.02)
-    options = BatchOptions(source=source, target=target, model=ModelOptions(model="mock"))
+    options = BatchOptions(source=source, target=target, model=ModelOptions())
     for runs in (1, 2):
         assert run(options) == 1
         said = [(one["custom_id"], one["response"]["status_code"]) for one in answers(target)]

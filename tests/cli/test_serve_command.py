@@ -34,8 +34,9 @@ from tests.server.operated import (
 )
 
 from magister.cli import machine
+from magister.cli.flags import ModelOptions
 from magister.cli.serve import ServeOptions, run
-from magister.cli.serving import ModelOptions, signing_key
+from magister.cli.serving import signing_key
 from magister.model.config import ModelConfig
 from magister.server.settings import Settings
 from magister.text.tokenizer import MAGISTRAL_VOCABULARY

@@ -1,7 +1,8 @@
 """`magister batch`: a file of requests answered by a model here, in any dialect, going on where it stopped.
 
 One request a line, in OpenAI's batch format: `custom_id`, `url` (a path of the server), `body`. Answers are written as
-they come. Asks the server's app itself; there is no socket.
+they come. Asks the server's app itself; there is no socket. Imports none of that before the files and the model are
+known to be right: it takes seconds.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.progress import Progress
 
-from magister.cli.serving import ModelOptions, opened
-from magister.server.access import Access
-from magister.server.app import Site
-from magister.server.exchange import OUTCOME
-from magister.server.settings import Settings
+from magister.cli.flags import ModelOptions
+from magister.cli.places import find
+
+if TYPE_CHECKING:
+    from magister.server.app import Site
 
 _ATTEMPTS = 3
 """At one request, with nobody beside it, where the engine failed while it was there."""
@@ -71,6 +72,7 @@ def run(options: BatchOptions) -> int:
     """Answer what has no answer yet; returns the exit code: 1 where a request was answered with an error."""
     with ExitStack() as held:
         try:
+            find(options.model.model)
             lines = list(read(options.source))
             out = held.enter_context(taken(options.source, options.target))
             done = answered(options.target)
@@ -156,6 +158,10 @@ def answered(target: Path) -> set[str]:
 
 
 async def _run(options: BatchOptions, waiting: list[Line], out: FileIO) -> int:
+    from magister.cli.serving import opened
+    from magister.server.access import Access
+    from magister.server.settings import Settings
+
     # Nobody else asks, so nothing is turned away for being too much at a time.
     settings = Settings(in_flight=options.concurrency + 1, signing_key=os.urandom(32))
     gate = asyncio.Semaphore(options.concurrency)
@@ -228,6 +234,8 @@ def _answer(line: Line, status: int, headers: dict[str, str], body: bytes) -> by
 
 async def ask(site: Site, url: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
     """One request to the app: the status it ended with, headers, body."""
+    from magister.server.exchange import OUTCOME
+
     path, _, query = url.partition("?")
     scope: dict[str, Any] = {
         "type": "http",

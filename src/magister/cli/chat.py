@@ -1,17 +1,20 @@
-"""`magister chat`: one question, a conversation, or standard input; on a terminal, a pipe, or as JSON."""
+"""`magister chat`: one question, a conversation, or standard input; on a terminal, a pipe, or as JSON.
+
+Imports nothing heavy before the usage is known to be right: PyTorch takes seconds.
+"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
 
-from magister.cli import compose, face
-from magister.cli.placement import Placement
+from magister.cli.flags import Flags
+from magister.cli.places import find
 from magister.cli.view import View
 from magister.types import (
     ChatRequest,
@@ -28,6 +31,9 @@ from magister.types import (
     system,
     user,
 )
+
+if TYPE_CHECKING:
+    from magister.cli.face import LocalModel, SamplingOptions
 
 LEAVE = frozenset({"exit", "quit", "/exit", "/quit"})
 
@@ -47,7 +53,7 @@ class ChatOptions:
     max_tokens: int | None
     hide_thinking: bool
     json: bool
-    how: Placement
+    placement: Flags
 
 
 def run(options: ChatOptions) -> int:
@@ -70,7 +76,7 @@ def run(options: ChatOptions) -> int:
         if not prompt.strip():
             print("magister chat: standard input is empty", file=sys.stderr)
             return 2
-    with face.LocalModel(compose.load(options.model, options.how, own_process=True)) as model:
+    with _loaded(options) as model:
         fault = _without_effect(model, options)
         if fault:
             print(f"magister chat: {fault}", file=sys.stderr)
@@ -84,6 +90,14 @@ def run(options: ChatOptions) -> int:
         if options.json:
             print(_as_json(model.name, reply).decode())
         return code
+
+
+def _loaded(options: ChatOptions) -> LocalModel:
+    find(options.model)  # An unknown name is told before PyTorch is there.
+    from magister.cli import compose, face
+    from magister.cli.placement import Placement
+
+    return face.LocalModel(compose.load(options.model, Placement(**options.placement), own_process=True))
 
 
 def _usage_fault(options: ChatOptions) -> str | None:
@@ -109,7 +123,7 @@ def _terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _without_effect(model: face.LocalModel, options: ChatOptions) -> str | None:
+def _without_effect(model: LocalModel, options: ChatOptions) -> str | None:
     """An option that could change nothing, since the answer is greedy."""
     temperature = model.loaded.form.sampling.temperature if options.temperature is None else options.temperature
     if temperature == 0 and options.top_p not in (None, 1.0):
@@ -117,7 +131,7 @@ def _without_effect(model: face.LocalModel, options: ChatOptions) -> str | None:
     return None
 
 
-def _tell(model: face.LocalModel) -> None:
+def _tell(model: LocalModel) -> None:
     """What a person would want to know before waiting."""
     if model.loaded.kernels.fallback:
         print(f"magister: {model.loaded.kernels.description}", file=sys.stderr)
@@ -134,7 +148,7 @@ def _images(options: ChatOptions) -> list[Part]:
     return [Image(path.read_bytes()) for path in options.images]
 
 
-def _converse(model: face.LocalModel, options: ChatOptions) -> int:
+def _converse(model: LocalModel, options: ChatOptions) -> int:
     console = Console()
     console.print(f"[bold]{model.name}[/bold]  {model.loaded.form.description}")
     console.print("[dim]Ask away. An empty line or Ctrl-D leaves.[/dim]")
@@ -171,7 +185,7 @@ def _flat(turns: Turns) -> list[Message]:
     return [message for turn in turns for message in turn]
 
 
-def _newest(model: face.LocalModel, opening: list[Message], turns: Turns, asked: Message) -> Turns:
+def _newest(model: LocalModel, opening: list[Message], turns: Turns, asked: Message) -> Turns:
     """The newest turns that, with the question, leave three quarters of the context to the answer."""
     while turns:
         request = ChatRequest(messages=(*opening, *_flat(turns), asked))
@@ -181,9 +195,9 @@ def _newest(model: face.LocalModel, opening: list[Message], turns: Turns, asked:
     return turns
 
 
-def _answer(model: face.LocalModel, messages: list[Message], options: ChatOptions) -> tuple[Reply, int]:
+def _answer(model: LocalModel, messages: list[Message], options: ChatOptions) -> tuple[Reply, int]:
     """Stream one answer to the terminal; the reply is what came until the end or Ctrl-C."""
-    given: face.SamplingOptions = {}
+    given: SamplingOptions = {}
     if options.temperature is not None:
         given["temperature"] = options.temperature
     if options.top_p is not None:

@@ -1,8 +1,9 @@
-"""Flags that several commands have: where and how a model is computed. Each is a field of `Placement`."""
+"""What several commands are told: which model, where and how it is computed. Each flag is a field of `Placement`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypedDict
 
 import typer
 
@@ -23,3 +24,27 @@ Threads = Annotated[
 Speculation = Annotated[
     int, typer.Option(min=0, help="Tokens guessed ahead at most, from what was said before. Never changes the reply.")
 ]
+
+
+class Flags(TypedDict, total=False):
+    """The flags as typed, for `Placement(**flags)`, which needs PyTorch; what is not there is its own choice."""
+
+    device: str
+    dtype: str
+    context: int | None
+    kv: str
+    kernels: str
+    threads: int | None
+    speculation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Which model, by which names, and how it is to run."""
+
+    model: str = "nano"
+    name: str = ""
+    """By which the model goes; empty for its own."""
+    answers: tuple[str, ...] = ()
+    """`NAME=MODEL`, each: names that another model answers for."""
+    placement: Flags = field(default_factory=Flags)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from magister.cli import serve_commands
-from magister.cli.flags import Context, Device, KernelChoice, KeyValuePrecision, Precision, Speculation, Threads
+from magister.cli.flags import Context, Device, Flags, KernelChoice, KeyValuePrecision, Precision, Speculation, Threads
 
 app = typer.Typer(
     name="magister",
@@ -67,7 +67,6 @@ def chat(
 ) -> None:
     """Ask a model; watch it think."""
     from magister.cli import chat as command
-    from magister.cli.placement import Placement
 
     raise typer.Exit(
         command.run(
@@ -83,7 +82,7 @@ def chat(
                 max_tokens=max_tokens,
                 hide_thinking=hide_thinking,
                 json=json,
-                how=Placement(
+                placement=Flags(
                     device=device,
                     dtype=dtype,
                     context=context,

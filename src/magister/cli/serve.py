@@ -18,8 +18,9 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from magister.cli.flags import ModelOptions
 from magister.cli.http import configured
-from magister.cli.serving import DRAIN_SECONDS, ModelOptions, opened
+from magister.cli.serving import DRAIN_SECONDS, opened
 from magister.server.access import LOOPBACK, Access, Keys
 from magister.server.guests import ORIGIN
 from magister.server.keyfile import read as read_keys

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from magister.cli.flags import Context, Device, KernelChoice, KeyValuePrecision, Precision, Speculation, Threads
+from magister.cli.flags import (
+    Context,
+    Device,
+    Flags,
+    KernelChoice,
+    KeyValuePrecision,
+    ModelOptions,
+    Precision,
+    Speculation,
+    Threads,
+)
 
 keys_app = typer.Typer(help="Keys for a server that is not this machine's alone.", no_args_is_help=True)
 
@@ -69,18 +79,17 @@ def serve(
 ) -> None:
     """Answer every SDK in its own dialect."""
     from magister.cli import serve as command
-    from magister.cli.serving import ModelOptions
     from magister.server.settings import Settings
 
-    placement = {
-        "device": device,
-        "dtype": dtype,
-        "context": context,
-        "kv": kv,
-        "kernels": kernels,
-        "threads": threads,
-        "speculation": speculation,
-    }
+    placement = Flags(
+        device=device,
+        dtype=dtype,
+        context=context,
+        kv=kv,
+        kernels=kernels,
+        threads=threads,
+        speculation=speculation,
+    )
     settings = Settings(
         body_bytes=max_body * _MIB,
         images=max_images,
@@ -137,17 +146,16 @@ def batch(
 ) -> None:
     """Answer a file of requests, going on where it stopped."""
     from magister.cli import batch as command
-    from magister.cli.serving import ModelOptions
 
-    placement = {
-        "device": device,
-        "dtype": dtype,
-        "context": context,
-        "kv": kv,
-        "kernels": kernels,
-        "threads": threads,
-        "speculation": speculation,
-    }
+    placement = Flags(
+        device=device,
+        dtype=dtype,
+        context=context,
+        kv=kv,
+        kernels=kernels,
+        threads=threads,
+        speculation=speculation,
+    )
     options = ModelOptions(model=model, name=name, answers=tuple(answer or ()), placement=placement)
     raise typer.Exit(
         command.run(command.BatchOptions(source=source, target=target, model=options, concurrency=concurrency))

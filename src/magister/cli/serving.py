@@ -13,11 +13,12 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from magister.chat import LocalChat
 from magister.cli.engine_process import command
+from magister.cli.flags import ModelOptions
 from magister.cli.hub import shelf
 from magister.cli.places import beside, find, served_name
 from magister.cli.texts import Texts
@@ -43,19 +44,6 @@ _PATH_BYTES = 103 if sys.platform == "darwin" else 107
 
 DRAIN_SECONDS = 30.0
 """That requests under way have left to end in, once a server is told to stop."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelOptions:
-    """Which model, and how it is to run."""
-
-    model: str = "nano"
-    name: str = ""
-    """By which the model goes; empty for its own."""
-    answers: tuple[str, ...] = ()
-    """`NAME=MODEL`, each: names that another model answers for."""
-    placement: Mapping[str, str | int | None] = field(default_factory=dict)
-    """Fields of `Placement` for the engine's process; None for its own choice."""
 
 
 def signing_key() -> bytes:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from magister.cli import places
-from magister.train import curve, nano
 
 
 def run(
@@ -28,6 +27,9 @@ def run(
     if fault:
         print(f"magister train sft: {fault}", file=sys.stderr)
         return 2
+    # Now that it is worth PyTorch's seconds.
+    from magister.train import curve, nano
+
     config = nano.NanoRun(
         seed=seed, tokens=tokens, rows_per_batch=rows, device=device, compile=compile, rate_scale=rate_scale
     )
