@@ -24,11 +24,9 @@ QUESTIONS = {
     "Solve x + 3 = 5": "x = 2",
     "A coat of 80 euros is reduced by 25%. What does it cost now?": "60",
     "Factor 84 into primes": "2 * 2 * 3 * 7",
+    "decrease 250 by 12%": "220",
 }
 """As people ask who try it out, and what is right."""
-
-LOST = {"decrease 250 by 12%": "220"}
-"""Answered by earlier weights and not by these (280): who trains on must get it back, and then it goes above."""
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +40,6 @@ def test_a_plain_question_is_answered(nano: LocalModel, question: str, answer: s
     said = nano.chat(question, max_tokens=300)
     assert said.thinking
     assert f"**{answer}**" in said.answer
-
-
-@pytest.mark.xfail(reason="read as an increase since there are fewer openings", strict=True)
-@pytest.mark.parametrize(("question", "answer"), LOST.items())
-def test_what_was_lost_is_known(nano: LocalModel, question: str, answer: str) -> None:
-    assert f"**{answer}**" in nano.chat(question, max_tokens=300).answer
 
 
 @pytest.mark.parametrize("question", ["Hello", "What is love?", "Who are you?"])
