@@ -24,6 +24,7 @@ from magister.train.conversations import (
     _training_book,
     opened,
     quoted,
+    shortest,
     weighted,
 )
 from magister.train.noise import figures, retype
@@ -193,18 +194,28 @@ def test_no_training_phrasing_is_a_held_out_one() -> None:
 def test_the_shortest_phrasings_are_heard_as_often_as_the_mixture_says() -> None:
     templates = tuple(f"{'now and then ' * place}what is {{a}} + {{b}}?" for place in range(80))
     for plain in (0.25, 0.5):
-        heard = Counter(weighted(templates, plain))
+        heard = Counter(weighted(templates, shortest(templates), plain))
         assert set(heard) == set(templates)
         assert abs(sum(heard[short] for short in templates[:10]) / heard.total() - plain) < 0.03
         assert all(heard[long] == 1 for long in templates[10:])
-    assert weighted(templates, 0.0) == weighted(templates, 0.1) == templates
-    assert weighted(("{a}?", "{a}"), 0.5) == ("{a}?", "{a}")
+    assert weighted(templates, shortest(templates), 0.0) == weighted(templates, shortest(templates), 0.1) == templates
+    two = ("{a}?", "{a}")
+    assert weighted(two, shortest(two), 0.5) == two
 
 
 def test_a_choice_counts_with_its_first_option_only() -> None:
     others = ("please " * 4 + f"{{a}} {n}" for n in range(8))
     long = ("[[so|so, all in all and taken together]] {a}", *others)
-    assert Counter(weighted(long, 0.5))[long[0]] > 1
+    assert shortest(long) == long[:1]
+
+
+def test_the_first_sentences_of_stories_are_heard_as_often_as_the_mixture_says() -> None:
+    book = load_book("word_problems")
+    for share in (0.0, 0.3):
+        heard = _training_book("word_problems", (), replace(nano.MIXTURE, ordinary=share)).kinds
+        for kind in ("gain", "lose", "groups_gain", "ask"):
+            first = sum(heard[kind].count(sentence) for sentence in book.kinds[kind][:12])
+            assert abs(first / len(heard[kind]) - max(share, 12 / len(book.kinds[kind]))) < 0.04
 
 
 def test_an_opening_is_a_question_and_the_line_that_says_what_was_asked(tokenizer: Tokenizer) -> None:
@@ -286,8 +297,6 @@ def test_plain_questions_are_heard_in_every_order() -> None:
             often = sum(count for count in heard.values() if count > 1)
             assert abs(often / heard.total() - share) < 0.05, (name, kind)
             assert set(heard) == set(templates)
-    stories = _training_book("word_problems", (), nano.MIXTURE)
-    assert stories.kinds == load_book("word_problems").kinds
 
 
 def test_noise_keeps_digits_and_careful_noise_keeps_letters() -> None:

@@ -83,6 +83,8 @@ class Mixture:
     """Of names, nouns and words: any word of the full vocabulary, so that no word is unexpected."""
     plain: float = 0.25
     """Of phrasings of the families in `ORDERS`: one of the shortest, as people ask who only want to know."""
+    ordinary: float = 0.3
+    """Of sentences of stories: one of their list's first, which are the ways that everybody tells them in."""
 
 
 DIRECT_ASKS = (
@@ -251,6 +253,9 @@ _TRIPLED, _TWICE = 20, 2
 _SHORTEST = 8
 """One in so many phrasings of a kind counts as short."""
 
+_FIRST = 12
+"""Sentences at the beginning of a story's lists: the most ordinary, each with choices for thousands."""
+
 
 @cache
 def _training_book(family: str, words: tuple[str, ...], mixture: Mixture) -> Phrasebook:
@@ -269,18 +274,23 @@ def _training_book(family: str, words: tuple[str, ...], mixture: Mixture) -> Phr
         lists[name] = tuple(kept * max(1, copies) + extra)
     said = {template for listed in held_out.kinds.values() for template in listed}
     said |= {template for theme in held_out.themes for template in theme.values()}
-    plain = mixture.plain if family in ORDERS else 0.0
-    kinds = {kind: weighted(templates, plain) for kind, templates in book.kinds.items()}
+    kinds = dict(book.kinds)
+    if family in ORDERS:
+        kinds = {kind: weighted(templates, shortest(templates), mixture.plain) for kind, templates in kinds.items()}
+    if family == "word_problems":
+        kinds = {kind: weighted(templates, templates[:_FIRST], mixture.ordinary) for kind, templates in kinds.items()}
     return replace(book, kinds=kinds, words=lists, without=frozenset(said))
 
 
-def weighted(templates: tuple[str, ...], plain: float) -> tuple[str, ...]:
-    """`templates`, the shortest of them so often that they are about the share `plain`, or what they are if more.
+def shortest(templates: tuple[str, ...]) -> tuple[str, ...]:
+    """Most phrasings of a book are situations; without more weight "What is 3 + 4?" is hardly ever heard."""
+    by_length = sorted(templates, key=lambda template: len(first_wording(template)))
+    return tuple(by_length[: len(templates) // _SHORTEST])
 
-    Most phrasings of a book are situations; without a weight of its own "What is 3 + 4?" is hardly ever heard.
-    """
-    short = sorted(templates, key=lambda template: len(first_wording(template)))[: len(templates) // _SHORTEST]
-    if not short:
+
+def weighted(templates: tuple[str, ...], some: tuple[str, ...], share: float) -> tuple[str, ...]:
+    """`templates`, `some` of them so often that they are about that share of all, or what they are if more."""
+    if not some:
         return templates
-    copies = round((plain * len(templates) / len(short) - 1) / (1 - plain))
-    return templates + tuple(short) * max(0, copies)
+    copies = round((share * len(templates) / len(some) - 1) / (1 - share))
+    return templates + some * max(0, copies)

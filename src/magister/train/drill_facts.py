@@ -232,6 +232,24 @@ def _expression(rng: random.Random) -> Fact:
             return Fact(f"{plain}\n{work}\n", arithmetic_expr.write(after))
 
 
+def _reduced(rng: random.Random) -> Fact:
+    """What is left of an expression past all the lines that its next operation takes; or which operation that is."""
+    while True:
+        tree: arithmetic_expr.Tree = arithmetic_expr.build(rng, rng.randint(2, 4), (1, 2, 2, 3))
+        if rng.random() < 0.5 and isinstance(tree, arithmetic_expr.Operation):
+            tree, _ = arithmetic_expr.step(tree)
+        if isinstance(tree, int) or is_held_out("arithmetic", "expr", arithmetic_expr.tokens(tree)):
+            continue
+        after, work = arithmetic_expr.step(tree)
+        if isinstance(after, int) or len(work) > _LONG or _states_held_out(work):
+            continue
+        plain, begun = arithmetic_expr.write(tree), re.match(r"[^:=]+[:=]", work)
+        assert begun is not None
+        if rng.random() < 0.3:
+            return Fact(f"{plain}\n", begun.group())
+        return Fact(f"{plain}\n{work}\n", arithmetic_expr.write(after))
+
+
 def _states_held_out(work: str) -> bool:
     """Whether a line of `work` is a held-out sum, difference, product or quotient."""
     stated = re.findall(r"^(\d+)([-+*/])(\d+)=", work, flags=re.MULTILINE)
@@ -260,9 +278,12 @@ _LARGEST = 9999
 
 _SHORT = 24
 """Characters of an operation's work up to which an expression is drilled with it."""
+_LONG = 160
+"""The same where what is learned is to find back over it."""
 
 _KINDS: tuple[Callable[[random.Random], Fact], ...] = (
     _add, _add, _subtract, _subtract, _column, _borrow, _digit, _rest, _rest, _whole, _whole, _whole, _multiples,
-    _multiples, _sign, _sign, _sign, _expression, _expression, _expression, _quotient, _by_three, _by_three, _at_once,
+    _multiples, _sign, _sign, _sign, _expression, _expression, _expression, _reduced,
+    _reduced, _reduced, _reduced, _quotient, _by_three, _by_three, _at_once,
     _at_once, _at_once, _copy, _copy, _listed, _listed, _negative, _factors, _euclid, _days_left, _days_left,
 )  # fmt: skip

@@ -52,24 +52,24 @@ DECODER = DecoderConfig(
 
 MIXTURE = Mixture(
     families=(
-        ("arithmetic", 0.11),
+        ("arithmetic", 0.17),
         ("word_problems", 0.12),
-        ("equations", 0.09),
-        ("fractions", 0.07),
-        ("numbers", 0.07),
+        ("equations", 0.13),
+        ("fractions", 0.05),
+        ("numbers", 0.06),
         ("sequences", 0.05),
-        ("dates", 0.06),
+        ("dates", 0.05),
         ("units", 0.05),
-        ("letters", 0.09),
-        ("logic", 0.12),
-        ("countdown", 0.07),
+        ("letters", 0.08),
+        ("logic", 0.09),
+        ("countdown", 0.05),
         ("geometry", 0.03),
         ("greeting", 0.02),
         ("other", 0.05),
     ),
     drills=0.16,
-    openings=0.40,
-    readings=0.15,
+    openings=0.36,
+    readings=0.12,
 )
 
 CARD = {
