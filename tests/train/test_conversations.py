@@ -214,6 +214,7 @@ def test_the_first_sentences_of_stories_are_heard_as_often_as_the_mixture_says()
     for share in (0.0, 0.3):
         heard = _training_book("word_problems", (), replace(nano.MIXTURE, ordinary=share)).kinds
         for kind in ("gain", "lose", "groups_gain", "ask"):
+            assert set(heard[kind]) == set(book.kinds[kind])
             first = sum(heard[kind].count(sentence) for sentence in book.kinds[kind][:12])
             assert abs(first / len(heard[kind]) - max(share, 12 / len(book.kinds[kind]))) < 0.04
 
