@@ -91,6 +91,12 @@ def test_light_rooms_stay_light(room: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("command", ["main", "chat", "batch", "serve", "train"])
+def test_commands_look_at_their_usage_before_pytorch_is_there(command: str) -> None:
+    code = f"import sys, magister.cli.{command}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_functions_and_files_keep_their_budgets() -> None:
     faults = []
     for _, path, tree in modules():

@@ -283,7 +283,10 @@ def _training_book(family: str, words: tuple[str, ...], mixture: Mixture) -> Phr
 
 
 def shortest(templates: tuple[str, ...]) -> tuple[str, ...]:
-    """Most phrasings of a book are situations; without more weight "What is 3 + 4?" is hardly ever heard."""
+    """The shortest of a kind's phrasings, one in `_SHORTEST`.
+
+    Most are situations; without a weight of their own "What is 3 + 4?" and its like are hardly ever heard.
+    """
     by_length = sorted(templates, key=lambda template: len(first_wording(template)))
     return tuple(by_length[: len(templates) // _SHORTEST])
 
