@@ -17,10 +17,11 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 if TYPE_CHECKING:
     from magister.cli.compose import Loaded
+    from magister.cli.flags import Flags
     from magister.worker.frames import Hello
 
 _SIGNAL_WITH_PARENT = 1
@@ -37,8 +38,8 @@ _FLAGS: dict[str, type[int] | type[str]] = {
 """Of `Placement`, as in `magister chat`."""
 
 
-def command(model: str, path: Path, **how: str | int | None) -> list[str]:
-    """The command line of such a process; `how` has `Placement`'s fields, None for its own choice.
+def command(model: str, path: Path, **how: Unpack[Flags]) -> list[str]:
+    """The command line of such a process; None in `how` is `Placement`'s own choice.
 
     Imports nothing heavy, so that a server's own process stays light.
     """

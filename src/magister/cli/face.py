@@ -20,6 +20,7 @@ from typing import Self, TypedDict, Unpack
 import msgspec
 
 from magister.cli import compose
+from magister.cli.flags import Flags
 from magister.cli.placement import Placement
 from magister.types import (
     ChatRequest,
@@ -241,29 +242,16 @@ def read_sampling(base: Sampling, options: SamplingOptions) -> Sampling:
         raise Refused("sampling", str(error)) from error
 
 
-def load(
-    model: str = "nano",
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    context: int | None = None,
-    kv: str = "auto",
-    kernels: str = "auto",
-    threads: int | None = None,
-    speculation: int = 0,
-) -> LocalModel:
+def load(model: str = "nano", **how: Unpack[Flags]) -> LocalModel:
     """A model by name (`nano`) or by the path of a checkpoint, ready to chat.
 
     `device`: auto, cpu, cuda; `dtype`: auto, fp32, bf16, fp16; `context`: tokens of prompt and answer to make room for,
     None for as many as the checkpoint is made for and memory holds; `kv`: of keys and values, auto, fp32, bf16, int8;
     `kernels`: on a CPU, auto, torch, or an instruction set; `threads`: of the compiled kernels; `speculation`: tokens
     guessed ahead at most. See `placement.Placement`. Raises `ValueError` for a choice that there is not, for what is no
-    checkpoint, a broken one, or one that this machine cannot hold.
+    checkpoint, a broken one, or one that this machine cannot hold, `TypeError` for another name.
     """
-    how = Placement(
-        device=device, dtype=dtype, context=context, kv=kv, kernels=kernels, threads=threads, speculation=speculation
-    )
-    return LocalModel(compose.load(model, how))
+    return LocalModel(compose.load(model, Placement(**how)))
 
 
 def _shut(loop: asyncio.AbstractEventLoop, thread: threading.Thread, loaded: compose.Loaded) -> None:

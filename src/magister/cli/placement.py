@@ -67,6 +67,8 @@ class Placement:
             raise ValueError(f"dtype: {self.dtype!r} is none of auto, {', '.join(_DTYPES)}")
         if self.kv != "auto" and self.kv not in list(KVFormat):
             raise ValueError(f"kv: {self.kv!r} is none of auto, {', '.join(KVFormat)}")
+        if self.kernels not in ("auto", "torch", *cpu.NEEDS):
+            raise ValueError(f"kernels: {self.kernels!r} is none of auto, torch, {', '.join(cpu.NEEDS)}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads is {self.threads}, must be at least 1")
         if self.speculation < 0:

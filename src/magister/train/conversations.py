@@ -274,10 +274,10 @@ def _training_book(family: str, words: tuple[str, ...], mixture: Mixture) -> Phr
         lists[name] = tuple(kept * max(1, copies) + extra)
     said = {template for listed in held_out.kinds.values() for template in listed}
     said |= {template for theme in held_out.themes for template in theme.values()}
-    kinds = dict(book.kinds)
+    kinds = book.kinds
     if family in ORDERS:
         kinds = {kind: weighted(templates, shortest(templates), mixture.plain) for kind, templates in kinds.items()}
-    if family == "word_problems":
+    elif family == "word_problems":
         kinds = {kind: weighted(templates, templates[:_FIRST], mixture.ordinary) for kind, templates in kinds.items()}
     return replace(book, kinds=kinds, words=lists, without=frozenset(said))
 

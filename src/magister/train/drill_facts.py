@@ -224,12 +224,11 @@ def _expression(rng: random.Random) -> Fact:
         tree = arithmetic_expr.build(rng, rng.randint(2, 4), (1, 1, 2))
         if is_held_out("arithmetic", "expr", arithmetic_expr.tokens(tree)):
             continue
-        plain = arithmetic_expr.write(tree)
         if rng.random() < 0.5:
-            return Fact(f"{arithmetic_expr.write(tree, arithmetic_expr.random_style(rng))}\n", plain)
-        after, work = arithmetic_expr.step(tree)
-        if len(work) <= _SHORT and not _states_held_out(work):
-            return Fact(f"{plain}\n{work}\n", arithmetic_expr.write(after))
+            written = arithmetic_expr.write(tree, arithmetic_expr.random_style(rng))
+            return Fact(f"{written}\n", arithmetic_expr.write(tree))
+        if (left := _left(tree, _SHORT)) is not None:
+            return left
 
 
 def _reduced(rng: random.Random) -> Fact:
@@ -240,14 +239,24 @@ def _reduced(rng: random.Random) -> Fact:
             tree, _ = arithmetic_expr.step(tree)
         if isinstance(tree, int) or is_held_out("arithmetic", "expr", arithmetic_expr.tokens(tree)):
             continue
-        after, work = arithmetic_expr.step(tree)
-        if isinstance(after, int) or len(work) > _LONG or _states_held_out(work):
-            continue
-        plain, begun = arithmetic_expr.write(tree), re.match(r"[^:=]+[:=]", work)
-        assert begun is not None
-        if rng.random() < 0.3:
+        left = _left(tree, _LONG)
+        if left is not None and rng.random() < 0.3:
+            plain, work = left.asked.split("\n", 1)
+            begun = re.match(r"[^:=]+[:=]", work)
+            assert begun is not None
             return Fact(f"{plain}\n", begun.group())
-        return Fact(f"{plain}\n{work}\n", arithmetic_expr.write(after))
+        if left is not None:
+            return left
+
+
+def _left(tree: arithmetic_expr.Operation, most: int) -> Fact | None:
+    """What is left of an expression after its next operation; None where that is a number, or its work has more than
+    `most` characters or a held-out line.
+    """
+    after, work = arithmetic_expr.step(tree)
+    if isinstance(after, int) or len(work) > most or _states_held_out(work):
+        return None
+    return Fact(f"{arithmetic_expr.write(tree)}\n{work}\n", arithmetic_expr.write(after))
 
 
 def _states_held_out(work: str) -> bool:
@@ -279,11 +288,11 @@ _LARGEST = 9999
 _SHORT = 24
 """Characters of an operation's work up to which an expression is drilled with it."""
 _LONG = 160
-"""The same where what is learned is to find back over it."""
+"""The same where what is learned is to find back over the work."""
 
 _KINDS: tuple[Callable[[random.Random], Fact], ...] = (
     _add, _add, _subtract, _subtract, _column, _borrow, _digit, _rest, _rest, _whole, _whole, _whole, _multiples,
-    _multiples, _sign, _sign, _sign, _expression, _expression, _expression, _reduced,
-    _reduced, _reduced, _reduced, _quotient, _by_three, _by_three, _at_once,
-    _at_once, _at_once, _copy, _copy, _listed, _listed, _negative, _factors, _euclid, _days_left, _days_left,
+    _multiples, _sign, _sign, _sign, _expression, _expression, _expression, _reduced, _reduced, _reduced, _reduced,
+    _quotient, _by_three, _by_three, _at_once, _at_once, _at_once, _copy, _copy, _listed, _listed, _negative, _factors,
+    _euclid, _days_left, _days_left,
 )  # fmt: skip

@@ -1,0 +1,30 @@
+"""How a model is computed is said in several places, and all of them know the same of it."""
+
+import inspect
+from dataclasses import fields
+
+import pytest
+
+import magister
+from magister.cli.engine_process import _FLAGS
+from magister.cli.flags import Flags
+from magister.cli.main import chat
+from magister.cli.placement import Placement
+from magister.cli.serve_commands import batch, serve
+
+
+def test_every_way_to_start_a_model_takes_what_placement_has() -> None:
+    has = {field.name for field in fields(Placement)}
+    assert set(Flags.__annotations__) == set(_FLAGS) == has
+    for way in (chat, serve, batch):
+        assert has <= set(inspect.signature(way).parameters), way
+
+
+def test_python_hands_on_all_that_the_commands_take() -> None:
+    wrong = {"device": "tpu", "dtype": "x", "context": 1, "kv": "x", "kernels": "sse", "threads": 0, "speculation": -1}
+    assert set(wrong) == set(Flags.__annotations__)
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=name):
+            magister.load("nano", **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="gpu"):
+        magister.load("nano", gpu=0)  # type: ignore[call-arg]
