@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from magister.cli import places
+from magister.cli import places, quantize
 from magister.model.disk import alone
+from magister.model.quantized_files import Plan
 from magister.tasks import phrasebook
 from magister.train import checkpoint, history, nano
 from magister.train.progress import read_log
@@ -78,6 +79,17 @@ def test_without_a_checkpoint_nothing_left_over_is_kept(
     assert (out / "tekken.json").read_bytes() == (shipped / "tekken.json").read_bytes()
     assert runs(tmp_path / "run") == [{"command": "earlier", "steps": 7}]
     assert checkpoint.load(tmp_path / "run") is None
+
+
+def test_weights_that_are_no_floats_are_refused_before_anything_is_written(tmp_path: Path, shipped: Path) -> None:
+    small = tmp_path / "small"
+    assert quantize.run(str(shipped), small, Plan()) == 0
+    with pytest.raises(ValueError, match="is quantised; train the original"):
+        nano.run(SMALL, tmp_path / "run", small)
+    (small / "tekken.json").unlink()
+    with pytest.raises(ValueError, match=r"with weights and their tekken\.json"):
+        nano.run(SMALL, tmp_path / "run", small)
+    assert not (tmp_path / "run" / "nano").exists()
 
 
 def test_the_identity_is_of_content(tmp_path: Path, warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

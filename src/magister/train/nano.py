@@ -18,7 +18,7 @@ import torch
 
 from magister.model.config import DecoderConfig, ModelConfig
 from magister.model.disk import alone
-from magister.model.network import Model, build, init_weights
+from magister.model.network import Model, build, init_weights, native_products
 from magister.model.weights import load, save_native
 from magister.tasks import phrasebook
 from magister.text.formats import detect_format
@@ -130,14 +130,15 @@ def run(config: NanoRun, folder: Path, warm: Path | None = None, typed: str = ""
     """Train nano in `folder`, going on where it stopped; the result is a native checkpoint in `folder`/nano.
 
     `warm`: a native checkpoint whose weights (and vocabulary) to begin with, without its optimiser's state.
-    `typed`: how a person named it, for the history. Raises `ValueError` where `folder` holds another run, or another
-    process trains in it.
+    `typed`: how a person named it, for the history. Raises `ValueError` where `folder` holds another run, another
+    process trains in it, or `warm` cannot be trained.
     """
     with alone(folder):
         _run(config, folder, warm, typed or (str(warm) if warm else ""))
 
 
 def _run(config: NanoRun, folder: Path, warm: Path | None, typed: str) -> None:
+    model = warmed(warm) if warm else fresh(config.seed)
     out = folder / "nano"
     tokenizer_path = out / "tekken.json"
     if not tokenizer_path.exists() or not (folder / checkpoint.NAME).exists():
@@ -156,7 +157,6 @@ def _run(config: NanoRun, folder: Path, warm: Path | None, typed: str) -> None:
         embedding_rate=base.embedding_rate * scale,
         norm_rate=base.norm_rate * scale,
     )
-    model = load(warm, dtype=torch.float32) if warm else fresh(config.seed)
     sft = SftConfig(
         rows_per_batch=config.rows_per_batch,
         total_steps=max(1, config.tokens // (config.rows_per_batch * config.row_length)),
@@ -221,6 +221,16 @@ def _digest(paths: list[Path]) -> str:
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()[:16]
+
+
+def warmed(path: Path) -> Model:
+    """The network to go on from. `ValueError` where its weights are no floats, or its tokenizer is not beside them."""
+    if not (path / "tekken.json").is_file():
+        raise ValueError(f"warm: {path} must be a folder with weights and their tekken.json")
+    model = load(path, dtype=torch.float32)
+    if any(native_products(model)):
+        raise ValueError(f"warm: {path} is quantised; train the original and quantise what comes of it")
+    return model
 
 
 def fresh(seed: int) -> Model:

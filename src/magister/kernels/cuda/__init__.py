@@ -17,7 +17,7 @@ def missing() -> str | None:
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
     if importlib.util.find_spec("triton") is None:
-        return "triton is not installed (pip install 'magister[gpu]')"
+        return "triton is not installed (pip install triton)"
     capability = torch.cuda.get_device_capability()
     if capability < (8, 0):
         return f"the GPU has compute capability {capability[0]}.{capability[1]}, the kernels ask for 8.0 (Ampere)"
