@@ -9,8 +9,10 @@ from fractions import Fraction
 
 from tests.tasks import checks
 
-from magister.tasks import equations, equations_system
+from magister.tasks import Split, equations, equations_linear, equations_system, is_held_out
+from magister.tasks.equations_linear import Equation
 from magister.tasks.equations_system import System
+from magister.tasks.family import draw
 from magister.tasks.phrasebook import Phrasebook, load_book
 from magister.tasks.problem import BEYOND, BEYOND_WARNING, Problem, state
 
@@ -149,3 +151,34 @@ def test_book_has_every_kind_and_slot() -> None:
     book = load_book("equations")
     assert not checks.bad_templates(book, SLOTS, {"linear": {"v"}})
     assert all(len(book.kinds[kind]) >= 25 for kind in SLOTS)
+
+
+def test_what_is_said_to_be_the_same_is_written_the_same() -> None:
+    mirrored = negated = 0
+    for seed in range(800):
+        equation = equations_linear.draw(random.Random(seed), 3)
+        for form, *numbers in equation.same():
+            a, b, c, d = map(int, numbers)
+            other = Equation(form=str(form), a=a, b=b, c=c, d=d, flipped=not equation.flipped)
+            one = replace(equation, last_first=False)
+            texts = [equations_linear.write(random.Random(seed), each, "x") for each in (one, other)]
+            mirrored += texts[0] == texts[1]
+            assert texts[0] == texts[1]
+        system = equations_system.draw(random.Random(seed), 3)
+        for a, b, c, d, e, f in system.same():
+            twin = replace(system, first=(a, b, c), second=(d, e, f))
+            texts = [" ".join(equations_system.write(random.Random(seed), each, ("x", "y"))) for each in (system, twin)]
+            negated += texts[0] == texts[1]
+            assert texts[0] == texts[1]
+            assert twin != system
+    assert min(mirrored, negated) > 50
+
+
+def test_a_held_out_equation_is_not_trained_on_with_its_sides_exchanged() -> None:
+    kept_apart = set()
+    for seed in range(1500):
+        problem = draw(equations, random.Random(seed), 3 + seed % 2, BARE, Split.TRAIN)
+        assert not any(is_held_out("equations", problem.kind, each) for each in (problem.operands, *problem.same))
+        held = draw(equations, random.Random(seed), 3 + seed % 2, BARE, Split.HELD_OUT)
+        kept_apart |= {each for each in held.same if not is_held_out("equations", held.kind, each)}
+    assert len(kept_apart) > 100

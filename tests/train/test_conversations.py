@@ -8,12 +8,12 @@ from string import Formatter
 import pytest
 
 from magister.cli import places
-from magister.tasks import BEYOND, FAMILIES, HONEST, Split, is_held_out, load_book
+from magister.tasks import BEYOND, FAMILIES, HONEST, Phrasebook, Problem, Split, is_held_out, load_book
 from magister.tasks.family import draw
 from magister.tasks.quotation import MARK
 from magister.text.render import Renderer
 from magister.text.tokenizer import Tokenizer, load_tokenizer
-from magister.train import nano
+from magister.train import conversations, nano
 from magister.train.conversations import (
     _TOLD,
     DIRECT_ASKS,
@@ -174,6 +174,39 @@ def test_no_training_word_is_held_out() -> None:
         book = _training_book(name, words, nano.MIXTURE)
         for listed in book.words.values():
             assert not taken & {word.casefold() for word in listed}
+
+
+def test_a_made_up_word_is_no_held_out_one_either() -> None:
+    words = {word.casefold() for listed in load_book("letters", "held_out").words.values() for word in listed}
+    source = ConversationSource(nano.MIXTURE, ())
+    # Seeds whose first made-up word is one of them.
+    for seed in (16051, 26033, 31907):
+        problem = source._of_family(random.Random(seed), "letters")
+        assert not words & set(map(str, problem.operands))
+
+
+def test_words_that_are_more_often_in_a_list_are_still_drawn_as_different_ones() -> None:
+    book = Phrasebook("logic", {}, (), {"names": ("Ada",) * 50 + ("Ben", "Cleo")})
+    for seed in range(50):
+        assert sorted(book.sample(random.Random(seed), "names", 3)) == ["Ada", "Ben", "Cleo"]
+
+
+def test_openings_have_short_stories_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversations, "_HONEST_OPENINGS", 0)
+    families = tuple(share for share in nano.MIXTURE.families if share[0] == "word_problems")
+    source = ConversationSource(replace(nano.MIXTURE, families=families, beyond=0.5), ())
+    drawn, of_family = [], source._of_family
+
+    def kept(rng: random.Random, name: str) -> Problem:
+        drawn.append(of_family(rng, name))
+        return drawn[-1]
+
+    monkeypatch.setattr(source, "_of_family", kept)
+    levels = set()
+    for seed in range(150):
+        source.opening(seed)
+        levels |= {drawn[-1].level} if drawn[-1].kind == "story" else set()
+    assert levels == {1, 2}
 
 
 def test_no_training_phrasing_is_a_held_out_one() -> None:

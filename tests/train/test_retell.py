@@ -15,7 +15,7 @@ from magister.tasks.quotation import MARK
 from magister.text.tokenizer import load_tokenizer
 from magister.train import nano, retell
 from magister.train.conversations import Conversation, Turn
-from magister.train.retell import retold
+from magister.train.retell import _Told, retold
 
 NAMES = frozenset(load_book("word_problems").words["names"])
 NUMBERS = ["two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -81,6 +81,15 @@ def test_few_stories_change_and_wholes_never_do() -> None:
     changed = [one for one in drawn if retold(rng, one, NAMES) != one]
     assert 0.1 < len(changed) / len(drawn) < 0.35
     assert {one.kind for one in changed} == {"story"}
+
+
+def test_of_two_words_that_may_be_names_the_one_inside_sentences_is_the_person() -> None:
+    told = [_Told("", "The crates of Darius are 4", ""), _Told(". ", "The rest is for Darius", "")]
+    # Sets have another order in another process; what is said must not.
+    for names in (frozenset({"The", "Darius"}), frozenset({"Darius", "The", "Ada"})):
+        assert retell._person(told, names) == "Darius"
+    tied = [_Told("", "Zoe and Ada go", ""), _Told(". ", "Ada and Zoe stay", "")]
+    assert retell._person(tied, frozenset({"Ada", "Zoe"})) == "Zoe"
 
 
 def test_the_longest_story_fits_a_row(pairs: list[tuple[Problem, Problem]]) -> None:

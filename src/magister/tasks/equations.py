@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 
 from magister.answers import extract, rational
 from magister.tasks import equations_linear, equations_system
@@ -27,14 +28,15 @@ def generate(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         equation = equations_linear.draw(rng, level)
         thinking, solution = equations_linear.work_out(equation, letter)
         prompt = book.phrase(rng, "linear", e=equations_linear.write(rng, equation, letter), v=letter)
-        return _problem("linear", level, equation.operands(), prompt, thinking, f"{letter} = {solution}")
+        found = _problem("linear", level, equation.operands(), prompt, thinking, f"{letter} = {solution}")
+        return replace(found, same=equation.same())
     letters = ("x", "y") if rng.random() < 0.6 else rng.choice(_PAIRS)
     system = equations_system.draw(rng, level)
     first, second = equations_system.write(rng, system, letters)
     thinking = equations_system.work_out(system, letters)
     prompt = book.phrase(rng, "system", e1=first, e2=second)
     answer = f"{letters[0]} = {system.x}, {letters[1]} = {system.y}"
-    return _problem("system", level, (*system.first, *system.second), prompt, thinking, answer)
+    return replace(_problem("system", level, system.operands(), prompt, thinking, answer), same=system.same())
 
 
 def grade(problem: Problem, reply: str) -> bool:

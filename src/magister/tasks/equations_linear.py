@@ -40,6 +40,10 @@ class Equation:
         """What makes it this equation, whatever the letter and the order of the terms."""
         return (self.form, self.a, self.b, self.c, self.d)
 
+    def same(self) -> tuple[tuple[int | str, ...], ...]:
+        """The operands of the equation with the sides exchanged, where both have the letter and no bracket."""
+        return ((self.form, self.c, self.d, self.a, self.b),) if self.form == "both" else ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:

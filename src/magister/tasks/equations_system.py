@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import product
 
 from magister.tasks import digits, measures
 from magister.tasks.equations_linear import Style, divided, join, line, term
@@ -33,6 +34,19 @@ class System:
     x: int
     y: int
     solved: tuple[bool, bool] = (False, False)
+
+    def operands(self) -> tuple[int, ...]:
+        """What makes it this system, whatever the letters and the way it is written."""
+        return (*self.first, *self.second)
+
+    def same(self) -> tuple[tuple[int, ...], ...]:
+        """The operands of all systems that are written like it: a row and its negation are both `y = 2x + 1`."""
+        signs = [(1, -1) if solved else (1,) for solved in self.solved]
+        every = [
+            (*(first * part for part in self.first), *(second * part for part in self.second))
+            for first, second in product(*signs)
+        ]
+        return tuple(every[1:])
 
 
 def draw(rng: random.Random, level: int) -> System:

@@ -30,6 +30,12 @@ def draw(family: Family, rng: random.Random, level: int, book: Phrasebook, split
     """A problem whose operands are on the given side of the split; one without operands is on both."""
     while True:
         problem = family.generate(rng, level, book)
-        held_out = is_held_out(problem.family, problem.kind, problem.operands)
-        if not problem.operands or held_out == (split is Split.HELD_OUT):
+        if not problem.operands or _fits(problem, split):
             return problem
+
+
+def _fits(problem: Problem, split: Split) -> bool:
+    if split is Split.HELD_OUT:
+        return is_held_out(problem.family, problem.kind, problem.operands)
+    every = (problem.operands, *problem.same)
+    return not any(is_held_out(problem.family, problem.kind, operands) for operands in every)

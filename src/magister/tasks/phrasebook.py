@@ -58,8 +58,10 @@ class Phrasebook:
         return rng.choice(self.words[name])
 
     def sample(self, rng: random.Random, name: str, count: int) -> list[str]:
-        """`count` different words of the list `name`."""
-        return rng.sample(self.words[name], count)
+        """`count` different words of the list `name`, which may have one more than once."""
+        while len(set(found := rng.sample(self.words[name], count))) < count:
+            pass
+        return found
 
 
 def expand(rng: random.Random, template: str) -> str:

@@ -38,6 +38,8 @@ class Problem:
     """Difficulty, from 1; `BEYOND` for a problem past the trained ranges."""
     operands: tuple[int | str, ...]
     """What makes this problem this problem, whatever its words; the split hashes it."""
+    same: tuple[tuple[int | str, ...], ...] = ()
+    """Other operands that can be asked in the very same text: it is trained on only where none of them is held out."""
     prompt: str
     """The user's message."""
     thinking: str

@@ -114,7 +114,7 @@ class ConversationSource:
     """Draws conversations; the same seed gives the same conversation whatever was drawn before."""
 
     def __init__(self, mixture: Mixture, words: tuple[str, ...]) -> None:
-        """`words`: lower-case words of any kind, for names, nouns and spelling; held-out ones are dropped here."""
+        """`words`: lower-case words of any kind, for names, nouns and spelling, without a family's held-out ones."""
         self._mixture = mixture
         self._names = [name for name, _ in mixture.families]
         self._weights = [weight for _, weight in mixture.families]
@@ -138,7 +138,8 @@ class ConversationSource:
         return Conversation(turns, official=official, system=rng.choice(SYSTEM_MESSAGES) if own else "")
 
     def opening(self, seed: int) -> Conversation:
-        """A question and the lines in which the thought says what was asked; every kind as often as the others.
+        """A question and the lines in which the thought says what was asked; every kind as often as the others, but
+        stories three times and puzzles of order twice.
 
         What a question asks is known after a line, and the lines after it are most of the tokens. An honest reply,
         which has no thought, is whole: some questions have another answer.
@@ -149,7 +150,7 @@ class ConversationSource:
             return Conversation((Turn(self._typed(rng, problem), "", problem.reply),))
         name, kind = rng.choice(self._orders)
         problem = self._of_family(rng, name)
-        while problem.kind != kind or (kind == "story" and problem.level > _SHORT_STORY):
+        while problem.kind != kind or (kind == "story" and not 1 <= problem.level <= _SHORT_STORY):
             problem = self._of_family(rng, name)
         return Conversation((opened(problem, self._typed(rng, problem)),))
 
@@ -188,6 +189,8 @@ class ConversationSource:
         if name not in HONEST and rng.random() < self._mixture.beyond:
             level = BEYOND
         problem = draw(FAMILIES[name], rng, level, self._books[name], Split.TRAIN)
+        while not _held_out_words(name).isdisjoint(map(str, problem.operands)):  # A made-up word may be one of them.
+            problem = draw(FAMILIES[name], rng, level, self._books[name], Split.TRAIN)
         return retold(rng, problem, self._people) if name == "word_problems" else problem
 
     def _typed(self, rng: random.Random, problem: Problem) -> str:
@@ -258,11 +261,18 @@ _FIRST = 12
 
 
 @cache
+def _held_out_words(family: str) -> frozenset[str]:
+    """The words of the family's held-out book, in lower case."""
+    listed = load_book(family, "held_out").words.values()
+    return frozenset(word.casefold() for words in listed for word in words)
+
+
+@cache
 def _training_book(family: str, words: tuple[str, ...], mixture: Mixture) -> Phrasebook:
-    """The train book, its word lists widened by `words` and cleared of every held-out word."""
+    """The train book, its word lists widened by `words` and cleared of the words of the family's held-out book."""
     strange = mixture.strange_words
     book, held_out = load_book(family), load_book(family, "held_out")
-    taken = {word.casefold() for listed in held_out.words.values() for word in listed}
+    taken = _held_out_words(family)
     lists: dict[str, tuple[str, ...]] = {}
     for name, listed in book.words.items():
         kept = [word for word in listed if word.casefold() not in taken]

@@ -154,7 +154,8 @@ def _multiples(rng: random.Random) -> Fact:
         times = rng.randint(1, 9)
         a = b * times + rng.choice((0, rng.randrange(b)))
         if not _kept_apart(a, b):
-            return Fact(f"{a}/{b}:\n", f"{multiples(b, a)[0]}\n{a}: {times * b}:{times}")
+            after = f"{a}/{b}={times}" if a == times * b else f"{a}: {times * b}:{times}"
+            return Fact(f"{a}/{b}:\n", f"{multiples(b, a)[0]}\n{after}")
 
 
 def picks(rng: random.Random) -> list[Fact]:

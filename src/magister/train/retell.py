@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Set
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -45,10 +45,6 @@ class _Told(NamedTuple):
     meant: str
 
 
-_Way = Callable[[random.Random, list[_Told], str], list[_Told]]
-"""Told again, given the name of the person it is about."""
-
-
 def retold(rng: random.Random, problem: Problem, names: Set[str]) -> Problem:
     """`problem`, a story now and then told in another way; `names`: what people in stories are called."""
     ways = [way for way in (_pronouns, _things, _one_sentence, _number_words) if rng.random() < _HOW_OFTEN]
@@ -76,9 +72,12 @@ def _sentences(problem: Problem) -> tuple[list[_Told], str]:
 
 
 def _person(told: list[_Told], names: Set[str]) -> str:
-    """Who the story is about: of all that may be a name, any capitalised word, what most sentences have."""
+    """Who the story is about: of all that may be a name, any capitalised word, what most sentences have; of two that
+    as many have, the one that stands more often where no sentence begins.
+    """
     counts: Counter[str] = Counter(word for one in told for word in names & set(re.findall(r"\w+", one.text)))
-    return counts.most_common(1)[0][0]
+    inside: Counter[str] = Counter(word for one in told for word in names & set(re.findall(r"\w+", one.text)[1:]))
+    return max(counts, key=lambda word: (counts[word], inside[word], word))
 
 
 def _pronouns(rng: random.Random, told: list[_Told], name: str) -> list[_Told]:
