@@ -201,6 +201,15 @@ def test_requests_are_not_taken_for_answers(tmp_path: Path) -> None:
         answered(source)
 
 
+@pytest.mark.parametrize("text", ['{"a":1}', "a thesis\nof many years", '{"id":"batch_no'])
+def test_a_file_that_is_no_batchs_stays_as_it_is(text: str, tmp_path: Path) -> None:
+    target = tmp_path / "notes.json"
+    target.write_text(text)
+    with pytest.raises(ValueError, match=r"no answer of a batch"):
+        answered(target)
+    assert target.read_text() == text
+
+
 def test_a_file_from_another_editor(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_bytes(b"\xef\xbb\xbf" + json.dumps(short("a")).encode() + b"\r\n\r\n")

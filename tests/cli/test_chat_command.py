@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from magister.kernels import cpu
+
+OTHER = next(isa for isa in cpu.NEEDS if isa not in cpu.supported())
+"""Kernels of another machine."""
+
 COMMAND = [sys.executable, "-c", "from magister.cli.main import main; main()"]
 
 
@@ -26,6 +31,12 @@ def test_a_question_is_answered_as_json() -> None:
     assert reply["model"] == "nano"
     assert reply["finish_reason"] == "end"
     assert reply["usage"]["completion_tokens"] > reply["usage"]["thinking_tokens"] > 0
+
+
+def test_a_thought_that_is_hidden_is_not_in_the_json_either() -> None:
+    shown = json.loads(run("chat", "What is 3 + 4?", "--json", "--hide-thinking").stdout)
+    assert "thinking" not in shown
+    assert "7" in shown["answer"]
 
 
 def test_standard_input_is_the_question_and_the_answer_goes_to_standard_output() -> None:
@@ -51,6 +62,7 @@ def test_standard_input_is_the_question_and_the_answer_goes_to_standard_output()
         (["train", "sft", "nano", "--rows", "0"], None, b"--rows"),
         (["chat", "hi", "--device", "tpu"], None, b"--device"),
         (["chat", "hi", "--dtype", "fp7"], None, b"--dtype"),
+        (["chat", "hi", "--kernels", "sse"], None, b"--kernels"),
         (["chat", "hi", "--top-p", "0.5"], None, b"no effect"),
         (["chat", "hi", "--context", "1"], None, b"--context"),
     ],
@@ -68,6 +80,7 @@ def test_wrong_usage_is_exit_code_2_and_says_what(arguments: list[str], stdin: b
         (["chat", "hi", "--model", "no-such-model"], b"no-such-model"),
         (["chat", "x " * 5000], b"at most 1023 fit"),
         (["inspect", "/"], b"/"),
+        (["chat", "hi", "--kernels", OTHER], f"kernels: isa is {OTHER}, but".encode()),
     ],
 )
 def test_a_failure_is_exit_code_1_and_says_what(arguments: list[str], words: bytes) -> None:

@@ -50,9 +50,16 @@ def test_without_a_name_it_speaks_of_the_24b_and_of_nano(shelf: Path) -> None:
     rows = [line for line in nano.splitlines() if re.match(r"  (bf16|int8|int4) ", line)]
     assert len(rows) == 6
     assert all("measured" in row and " yes " in row and " 2,048 " in row for row in rows)
-    assert "nano reads 2,048 tokens at the most: minutes are for comparison." in nano
+    assert "nano takes 2,048 tokens at the most: minutes are for comparison." in nano
     assert advised(nano) == [["chat", "--model", "nano"]]
     assert "Estimated: the bytes that a token reads" in nano
+
+
+def test_a_context_that_a_model_does_not_have_is_advised_to_nobody() -> None:
+    result = CliRunner().invoke(app, ["doctor", "nano", "--context", "2049"])
+    assert result.exit_code == 1
+    assert "nano takes 2,048 tokens at the most, --context asks for 2,049." in result.output
+    assert advised(result.output) == []
 
 
 def test_a_checkpoint_is_measured_in_every_precision(tmp_path: Path) -> None:

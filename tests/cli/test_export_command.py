@@ -188,8 +188,6 @@ def test_what_cannot_be_is_refused_with_what_can(tmp_path: Path) -> None:
     (odd / "again").mkdir()
     for path, made, layout, asked, said in (
         (source, "source", "native", None, "source is there already"),
-        (source, "tiny", "gguf", None, r"ends in \.gguf"),
-        (source, "made", "hf", "q4_0", "--type q4_0 is for --layout gguf; hf takes f32, f16, bf16"),
         (odd, "tiny.gguf", "gguf", "q8_0", r"has rows of 48, q8_0 asks for a multiple of 32"),
         (narrow, "tiny.gguf", "gguf", None, "int4 in groups of 16, which no GGUF kind holds exactly: --type bf16"),
         (narrow, "tiny.gguf", "gguf", "q4_0", "quantised already and is not quantised twice"),
@@ -199,6 +197,24 @@ def test_what_cannot_be_is_refused_with_what_can(tmp_path: Path) -> None:
             export.run(str(path), tmp_path / made, layout, asked)
     export.run(str(narrow), tmp_path / "plain.gguf", "gguf", "bf16")
     assert {path.name for path in tmp_path.iterdir()} == {"source", "narrow", "odd", "plain.gguf"}
+
+
+@pytest.mark.parametrize(
+    ("made", "layout", "asked", "said"),
+    [
+        ("tiny", "gguf", None, "the name of a GGUF file ends in .gguf"),
+        ("made", "hf", "q4_0", "--type q4_0 is for --layout gguf; hf takes f32, f16, bf16"),
+    ],
+)
+def test_what_was_typed_wrongly_is_wrong_usage(
+    made: str, layout: str, asked: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = checkpoint(tmp_path / "source")
+    assert export.run(str(source), tmp_path / made, layout, asked) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("magister export: ")
+    assert told.endswith(f"{said}\n")
+    assert not (tmp_path / made).exists()
 
 
 def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:

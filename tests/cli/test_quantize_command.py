@@ -12,7 +12,7 @@ from tests.cli import checkpoints
 from typer.testing import CliRunner
 
 import magister
-from magister.cli import places, quantize
+from magister.cli import export, places, quantize
 from magister.cli.main import app
 from magister.model import weights
 from magister.model.attention import CausalAttention
@@ -84,7 +84,7 @@ def test_both_layouts_become_the_same_numbers(source: Path, tmp_path: Path) -> N
         (["{nowhere}", "{new}"], "model: '{nowhere}' is neither a folder nor one of nano"),
         (["{foreign}", "{new}"], "foreign is no checkpoint"),
         (["{quantised}", "{new}"], "is quantised already; quantise the original"),
-        (["nano", "{new}", "--bits", "8", "--minimum"], "minimum is for bits 4; bits 8 has none"),
+        (["{file}", "{new}"], "a.gguf is one file; what is quantised is a folder"),
         (["{odd}", "{new}", "--group", "64"], "group is 64, must divide the 96 inputs of layers.0.feed_forward.w2"),
         (["nano", "{quantised}", "--bits", "8"], "was begun with"),
     ],
@@ -94,7 +94,9 @@ def test_bad_input_is_one_sentence(arguments: list[str], message: str, source: P
     places = {name: tmp_path / name for name in ("foreign", "nowhere", "new", "quantised")}
     places["foreign"].mkdir()
     (places["foreign"] / "thesis.txt").write_text("years of work")
-    places["odd"] = source
+    places["odd"], places["file"] = source, tmp_path / "a.gguf"
+    if "{file}" in arguments:
+        assert export.run(str(source), places["file"], "gguf", None) == 0
     if "{quantised}" in arguments:
         assert quantize.run(str(source), places["quantised"], Plan()) == 0
     filled = [argument.format(**places) for argument in arguments]
@@ -106,7 +108,9 @@ def test_bad_input_is_one_sentence(arguments: list[str], message: str, source: P
     assert (places["foreign"] / "thesis.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("option", [["--bits", "3"], ["--group", "48"], ["--head-bits", "2"]])
+@pytest.mark.parametrize(
+    "option", [["--bits", "3"], ["--group", "48"], ["--head-bits", "2"], ["--bits", "8", "--minimum"]]
+)
 def test_numbers_that_there_are_not_are_wrong_usage(option: list[str], tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["quantize", "nano", str(tmp_path / "new"), *option]).exit_code == 2
     assert not (tmp_path / "new").exists()

@@ -33,13 +33,16 @@ from tests.server.operated import (
     operated,
 )
 
-from magister.cli import machine
+from magister.chat import LocalChat
+from magister.cli import machine, serving
 from magister.cli.flags import ModelOptions
 from magister.cli.serve import ServeOptions, run
 from magister.cli.serving import signing_key
 from magister.model.config import ModelConfig
+from magister.server.access import Access
 from magister.server.settings import Settings
 from magister.text.tokenizer import MAGISTRAL_VOCABULARY
+from magister.worker.supervisor import Supervisor
 
 SECRET_WORD, ANSWERED = (
     "xylophone",
@@ -346,9 +349,36 @@ def test_the_signing_key_is_one_however_many_ask(tmp_path: Path, monkeypatch: py
     kept = tmp_path / "magister" / "signing-key"
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
     assert kept.stat().st_mode & 0o777 == 0o600
+    # Where pulled models are kept is another matter.
+    monkeypatch.setenv("MAGISTER_MODELS", str(tmp_path / "elsewhere" / "models"))
+    assert signing_key() in found
+    kept.chmod(0o640)
+    with pytest.raises(ValueError, match=r"signing-key: others may read or write it \(mode 640"):
+        signing_key()
+    kept.chmod(0o600)
     kept.write_bytes(b"short")
     with pytest.raises(ValueError, match="signing-key: has 5 bytes, a signing key has 32"):
         signing_key()
+
+
+def test_limits_of_images_are_those_that_were_given_and_the_engine_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(image_bytes=50 << 20, images=40, signing_key=bytes(32))
+
+    async def main() -> None:
+        async with serving.opened(ModelOptions(), settings, Access(hosts=None)) as site:
+            (served,) = site.house.models.served
+            assert isinstance(served.chat, LocalChat)
+            limits = served.chat.renderer.limits
+            assert (limits.bytes, limits.count) == (50 << 20, 40)
+            supervisor = served.tokens
+            assert isinstance(supervisor, Supervisor)
+            assert supervisor._process is not None
+            supervisor._process._hear("terminate called")
+
+    asyncio.run(main())
+    assert capfd.readouterr().err == "engine: terminate called\n"
 
 
 def test_a_temporary_folder_that_is_too_deep_for_a_socket(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from magister.cli import train
@@ -48,6 +49,13 @@ def test_wrong_values_are_usage_errors(
 ) -> None:
     assert run(tmp_path / "run", **changed) == 2
     assert capsys.readouterr() == ("", f"magister train sft: {said}\n")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_does_not_begin_on_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "run", device="cuda") == 2
+    assert capsys.readouterr() == ("", "magister train sft: --device cuda: PyTorch finds no CUDA device here\n")
     assert not (tmp_path / "run").exists()
 
 

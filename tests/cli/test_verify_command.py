@@ -90,6 +90,23 @@ def test_nothing_but_the_report_is_written(native: Path, tmp_path: Path) -> None
     assert {path.name: path.read_bytes() for path in native.iterdir()} == before
 
 
+def test_a_report_that_cannot_be_written_is_told_before_the_work(
+    native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_weights", None)
+    for place in (tmp_path / "nowhere" / "page.md", tmp_path):
+        assert command.run(str(native), place, None) == 2
+        assert capsys.readouterr() == ("", f"magister verify: --out: {place} cannot be written\n")
+
+
+def test_two_releases_of_one_model_have_two_reports(native: Path, tmp_path: Path) -> None:
+    for name in ("m-1.1", "m-1.2"):
+        shutil.copytree(native, tmp_path / name)
+        assert command.run(name, None, None) == 0
+        shutil.rmtree(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"verify-m-1.1.md", "verify-m-1.2.md"}
+
+
 def test_a_quantised_one_is_compared_with_its_original(native: Path, tmp_path: Path) -> None:
     quantize.run(str(native), tmp_path / "int4", Plan())
     assert command.run("int4", Path("page.md"), str(native)) == 0

@@ -46,6 +46,19 @@ def test_a_ring_is_asked_for_once_until_the_caller_has_looked() -> None:
     assert asyncio.run(run()) == [True, False, True]
 
 
+def test_what_came_before_a_failure_is_taken_before_it() -> None:
+    async def run() -> list[Chunk]:
+        box = Mailbox()
+        box.put([_chunk(1, 2)])
+        box.fail(ArithmeticError("nine"))
+        taken = await box.take()
+        with pytest.raises(RuntimeError, match="nine"):
+            await box.take()
+        return taken
+
+    assert asyncio.run(run()) == [_chunk(1, 2)]
+
+
 def test_a_failure_reaches_a_caller_who_waits() -> None:
     async def run() -> None:
         box = Mailbox()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from magister.model import cache as cache_module
 from magister.model.attention import CausalAttention
-from magister.model.cache import CachedAttention, KVCache, KVFormat, Span, quantize_heads, span_positions
+from magister.model.cache import CachedAttention, KVCache, KVFormat, Span, quantize_heads
 from magister.model.config import DecoderConfig, ModelConfig
 from magister.model.network import Model, build, init_weights, native_parameters
 
@@ -35,11 +35,16 @@ def _whole(model: Model, ids_t: Tensor) -> Tensor:
     return hidden_td
 
 
+def _positions(spans: list[Span]) -> Tensor:
+    """Of the new tokens of all spans, end to end."""
+    return torch.cat([torch.arange(span.start, span.stop) for span in spans])
+
+
 def _pieces(model: Model, ids_t: Tensor, slots: Tensor, lengths: list[int]) -> Tensor:
     cache, parts, start = KVCache.allocate(DECODER, 512), [], 0
     for n in lengths:
         spans = [Span(slots, start, start + n)]
-        parts.append(model(ids_t[start : start + n], span_positions(spans), CachedAttention(cache, spans)))
+        parts.append(model(ids_t[start : start + n], _positions(spans), CachedAttention(cache, spans)))
         start += n
     return torch.cat(parts)
 
@@ -93,7 +98,7 @@ def test_alone_equals_in_a_batch(model: Model, batch_length: int, monkeypatch: p
             _prefill(model, cache, ids_t[:start], slots)
     spans = [Span(slots, start, stop) for slots, start, stop in zip(places, starts, stops, strict=False)]
     new_t = torch.cat([ids_t[start:] for ids_t, start in zip(texts, starts, strict=True)])
-    together = model(new_t, span_positions(spans), CachedAttention(cache, spans))
+    together = model(new_t, _positions(spans), CachedAttention(cache, spans))
     expected = torch.cat([_whole(model, ids_t)[start:] for ids_t, start in zip(texts, starts, strict=True)])
     assert torch.allclose(together, expected, atol=1e-4)
     assert torch.equal(model.logits(together).argmax(-1), model.logits(expected).argmax(-1))
@@ -105,7 +110,7 @@ def test_equal_lengths_need_no_mask(model: Model) -> None:
     for ids_t, slots in zip(texts, places, strict=True):
         _prefill(model, cache, ids_t[:-1], slots)
     spans = [Span(slots, 29, 30) for slots in places]
-    together = model(torch.stack([t[-1] for t in texts]), span_positions(spans), CachedAttention(cache, spans))
+    together = model(torch.stack([t[-1] for t in texts]), _positions(spans), CachedAttention(cache, spans))
     assert torch.allclose(together, torch.stack([_whole(model, t)[-1] for t in texts]), atol=1e-4)
 
 
@@ -116,7 +121,7 @@ def test_two_sequences_may_share_a_prefix(model: Model) -> None:
     places = [torch.cat((torch.arange(40), torch.arange(at, at + 8))) for at in (100, 200)]
     spans = [Span(slots, 40, 48) for slots in places]
     new_t = torch.cat([ids_t[40:] for ids_t in texts])
-    together = model(new_t, span_positions(spans), CachedAttention(cache, spans))
+    together = model(new_t, _positions(spans), CachedAttention(cache, spans))
     assert torch.allclose(together, torch.cat([_whole(model, t)[40:] for t in texts]), atol=1e-4)
 
 
@@ -151,7 +156,7 @@ def test_formats_hold_what_they_can(model: Model, slots: Tensor, kv: KVFormat, c
         parts.append(model(ids_t[start:stop], torch.arange(start, stop), attend))
     spans = [Span(slots, 59, 60), Span(slots[200:], 0, 1)]
     attend = CachedAttention(cache, spans)
-    parts.append(model(torch.stack((ids_t[59], ids_t[0])), span_positions(spans), attend)[:1])
+    parts.append(model(torch.stack((ids_t[59], ids_t[0])), _positions(spans), attend)[:1])
     found, wanted = torch.cat(parts), _whole(model, ids_t)
     assert torch.allclose(found, wanted, atol=close)
     assert torch.allclose(found, wanted, atol=1e-5) is (kv is KVFormat.FP32)
@@ -193,7 +198,7 @@ def test_a_known_run_is_read_like_one_found_out(model: Model) -> None:
         for first in (None, 100):
             spans = [Span(NEIGHBOURS, 19, 20, first), *others]
             ids = torch.cat((ids_t[19:], ids_t[: len(others)]))
-            outs.append(model(ids, span_positions(spans), CachedAttention(cache, spans)))
+            outs.append(model(ids, _positions(spans), CachedAttention(cache, spans)))
         assert torch.equal(*outs)
 
 

@@ -165,6 +165,10 @@ def test_what_a_put_refuses() -> None:
         decoder.put("layers.1.attention.wq.weight", torch.zeros(48, 64))
     with pytest.raises(ValueError, match=r"must be float32, bfloat16 or float16"):
         decoder.put("layers.1.attention.wq.weight", torch.zeros(64, 48, dtype=torch.float64))
+    for wrong in (torch.int8, torch.float64):
+        with pytest.raises(ValueError, match=rf"norm.weight is {wrong}, must be float32, bfloat16 or float16"):
+            decoder.put("norm.weight", torch.ones(48, dtype=wrong))
+    assert "norm.weight" in decoder.missing
     cache = decoder.cache(1, 16, KVFormat.FP32)
     with pytest.raises(AssertionError, match="lacks weights"):
         decoder.forward(cache, Step([1], [(0, 1)], [[0]], [0]))

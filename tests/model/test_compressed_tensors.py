@@ -287,6 +287,16 @@ def test_other_numbers_are_refused(tmp_path: Path) -> None:
             "one for",
         ),
         ({"qformat_weight": "fp8_e5m2"}, "qformat_weight is 'fp8_e5m2'"),
+        ({"config_groups": None}, r"config\.json: config_groups is None, must be an object"),
+        ({"config_groups": ["a"]}, r"config_groups is \['a'\], must be an object"),
+        ({"config_groups": {"a": None}}, r"config_groups\.a is None, must be an object"),
+        ({"config_groups": {"a": {"weights": 4}}}, r"config_groups\.a\.weights is 4, must be an object"),
+        ({"transform_config": "R1"}, "transform_config is 'R1'; this network does not compute it"),
+        ({"weight_block_size": 128}, "weight_block_size is 128, must be two positive whole numbers"),
+        (
+            {"config_groups": {"a": {"weights": BLOCKS | {"block_structure": [[1], 2]}}}},
+            r"config_groups\.a\.weights\.block_structure is \[\[1\], 2\], must be two positive whole numbers",
+        ),
     ],
 )
 def test_other_ways_are_refused_before_anything_is_read(block: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -295,6 +305,20 @@ def test_other_ways_are_refused_before_anything_is_read(block: dict[str, Any], s
     description["quantization_config"] |= block
     (folder / "config.json").write_text(json.dumps(description))
     with pytest.raises(ValueError, match=said):
+        next(compressed_tensors.stream(folder))
+
+
+def test_groups_that_are_null_are_named_beside_fp8_too(tmp_path: Path) -> None:
+    make = fp8(lambda o, i: (-(-o // 32), -(-i // 128)), "weight_scale_inv")
+    folder = hf_folder(tmp_path, make, {"quant_method": "fp8", "config_groups": None})
+    with pytest.raises(ValueError, match="config_groups is None, must be an object"):
+        next(compressed_tensors.stream(folder))
+
+
+def test_a_tensor_in_two_spellings_is_refused(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "w4 groups")
+    rewritten(folder, lambda s: s.update({"lm_head.weight": s["language_model.lm_head.weight"] + 1}))
+    with pytest.raises(ValueError, match=r"lm_head\.weight and .*lm_head\.weight are one tensor"):
         next(compressed_tensors.stream(folder))
 
 

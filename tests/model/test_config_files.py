@@ -141,6 +141,21 @@ def test_impossible_values_are_named(key: str, value: Any, message: str, tmp_pat
         read_params_json(path)
 
 
+@pytest.mark.parametrize("head_dim", [128, None])
+@pytest.mark.parametrize("heads", [0, -32])
+def test_a_number_of_heads_that_divides_nothing_is_named(heads: int, head_dim: int | None, tmp_path: Path) -> None:
+    changes = {"num_attention_heads": heads, "head_dim": head_dim}
+    path = _written(tmp_path, config_json(TEXT_ONLY, "bfloat16") | changes)
+    with pytest.raises(ValueError, match=rf"num_attention_heads is {heads}, must be greater than 0"):
+        read_config_json(path)
+
+
+def test_layer_types_that_are_no_list_are_named(tmp_path: Path) -> None:
+    path = _written(tmp_path, config_json(TEXT_ONLY, "bfloat16") | {"layer_types": 5})
+    with pytest.raises(ValueError, match="layer_types is 5; this network computes only 'full_attention'"):
+        read_config_json(path)
+
+
 def test_files_that_are_not_objects(tmp_path: Path) -> None:
     path = _written(tmp_path, [])
     with pytest.raises(ValueError, match="holds a list, must be an object"):

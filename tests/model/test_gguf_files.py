@@ -139,21 +139,47 @@ def test_a_folder_with_one(tmp_path: Path) -> None:
         gguf_files.read_config(tmp_path)
 
 
-def test_a_split_file(tmp_path: Path) -> None:
-    whole = dict(list(tensors().items()))
-    parts = [dict(list(whole.items())[:5]), dict(list(whole.items())[5:])]
-    for number, part in enumerate(parts, 1):
-        path = tmp_path / f"tiny-0000{number}-of-00002.gguf"
-        shapes = {gguf_files.to_gguf(name): tuple(value.shape) for name, value in part.items()}
+def split(folder: Path, cut: int, again: int) -> dict[str, Tensor]:
+    """A file in two parts: the first `cut` tensors, and all from number `again` on."""
+    whole = list(tensors().items())
+    for number, part in enumerate((whole[:cut], whole[again:]), 1):
+        path = folder / f"tiny-0000{number}-of-00002.gguf"
+        shapes = {gguf_files.to_gguf(name): tuple(value.shape) for name, value in part}
         with gguf_container.Writer(path, gguf_files.metadata(CONFIG, "tiny") if number == 1 else {}, shapes) as writer:
-            for name, value in part.items():
+            for name, value in part:
                 writer.add(gguf_files.to_gguf(name), "F32", value.flatten().view(torch.uint8))
             writer.finish()
+    return dict(whole)
+
+
+def test_a_split_file(tmp_path: Path) -> None:
+    whole = split(tmp_path, 5, 5)
     assert gguf_files.read_config(tmp_path) == CONFIG
     assert dict(gguf_files.stream(tmp_path / "tiny-00002-of-00002.gguf")).keys() == whole.keys()
     (tmp_path / "tiny-00002-of-00002.gguf").unlink()
     with pytest.raises(ValueError, match=r"1 missing parts: tiny-00002-of-00002\.gguf"):
         gguf_files.read_config(tmp_path)
+
+
+def test_a_tensor_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    split(tmp_path, 5, 4)
+    name = gguf_files.to_gguf(list(tensors())[4]).replace(".", r"\.")
+    parts = r"tiny-00001-of-00002\.gguf and in tiny-00002-of-00002\.gguf"
+    with pytest.raises(ValueError, match=rf"{name} is in {parts}"):
+        gguf_files.read_config(tmp_path)
+    path = written(tmp_path / "tiny.gguf")
+    path.write_bytes(path.read_bytes().replace(b"blk.0.attn_k.weight", b"blk.0.attn_v.weight"))
+    with pytest.raises(ValueError, match=r"tiny\.gguf: blk\.0\.attn_v\.weight is there twice"):
+        gguf_files.read_config(path)
+
+
+def test_embeddings_without_dimensions_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    with gguf_container.Writer(path, gguf_files.metadata(CONFIG, "tiny"), {"token_embd.weight": ()}) as writer:
+        writer.add("token_embd.weight", "F32", torch.zeros(4, dtype=torch.uint8))
+        writer.finish()
+    with pytest.raises(ValueError, match=r"token_embd\.weight has shape \[\], must have two dimensions"):
+        gguf_files.read_config(path)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +197,11 @@ def test_a_split_file(tmp_path: Path) -> None:
         ({"llama.attention.value_length": 8}, r"attention\.value_length is 8, must be the key length, 16"),
         ({"llama.attention.head_count_kv": [2, 3]}, r"head_count_kv is \[2, 3\], must be a whole number"),
         ({"llama.attention.head_count_kv": 4}, r"n_heads is 6, must be a multiple of 4"),
+        ({"llama.attention.head_count": 0}, r"llama\.attention\.head_count is 0, must be greater than 0"),
+        (
+            {"llama.attention.head_count": 0, "llama.attention.key_length": None},
+            r"llama\.attention\.head_count is 0, must be greater than 0",
+        ),
         ({"llama.block_count": 3}, r"9 missing: blk\.2\.attn_k\.weight.*; 0 unexpected"),
         ({"llama.block_count": 1}, r"0 missing; 9 unexpected: blk\.1\."),
         ({"llama.feed_forward_length": 80}, r"blk\.0\.ffn_.* has shape .*, the description asks for"),

@@ -283,6 +283,9 @@ def test_a_writer_refuses_what_does_not_belong(tmp_path: Path) -> None:
         writer.add("layers.0.router.weight", tensors["norm.weight"])
     with pytest.raises(ValueError, match=r"norm\.weight has shape \[3\], the description asks for \[64\]"):
         writer.add("norm.weight", torch.zeros(3))
+    for wrong in (torch.int8, torch.float64):
+        with pytest.raises(ValueError, match=rf"norm\.weight is stored as {wrong}, must be one of"):
+            writer.add("norm.weight", torch.ones(64, dtype=wrong))
     with pytest.raises(ValueError, match=r"wq\.weight: the matrix has numbers that are not finite"):
         writer.add("layers.0.attention.wq.weight", torch.full((96, 64), float("nan")))
     writer.add("norm.weight", tensors["norm.weight"])

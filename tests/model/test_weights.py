@@ -1,11 +1,14 @@
 """Checkpoints: both layouts and spellings, shards, what may be wrong with them, and how much memory they take."""
 
+import errno
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from magister.model import names, permute, weights
+from magister.model import atomic, expected, names, permute, weights
 from magister.model.config import DecoderConfig, ModelConfig, VisionConfig
 from magister.model.network import Model, build, init_weights, native_parameters
 
@@ -72,6 +75,62 @@ def test_saving_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> 
     weights.save_native(_model(TEXT), tmp_path)
     assert (tmp_path / "consolidated.safetensors").stat().st_ino != first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["consolidated.safetensors", "params.json"]
+
+
+def test_saved_files_are_those_of_safetensors_itself(tmp_path: Path) -> None:
+    model = _model(TEXT)
+    weights.save_native(model, tmp_path)
+    save_file({name: p.detach() for name, p in native_parameters(model)}, tmp_path / "own", metadata={"format": "pt"})
+    assert (tmp_path / "consolidated.safetensors").read_bytes() == (tmp_path / "own").read_bytes()
+    (tmp_path / "any").touch()
+    assert len({(tmp_path / name).stat().st_mode for name in ("any", "params.json", "consolidated.safetensors")}) == 1
+
+
+@contextmanager
+def _room(size: int) -> Iterator[None]:
+    """No file may grow past `size`, as where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+@pytest.mark.parametrize(("save", "stem"), [(weights.save_native, "consolidated"), (weights.save_hf, "model")])
+def test_a_full_disk_is_named_and_both_files_stay(
+    save: Callable[[Model, Path], None], stem: str, tmp_path: Path
+) -> None:
+    model, other = _model(TEXT), build(replace(TEXT, decoder=replace(TEXT.decoder, rope_theta=3e6)))
+    init_weights(other, seed=2)
+    save(model, tmp_path)
+    size = (tmp_path / f"{stem}.safetensors").stat().st_size
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with _room(50_000), pytest.raises(OSError, match=rf"{stem}\.safetensors needs {size:,} bytes, [\d,]+ are free"):
+        save(other, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_description_that_cannot_be_written_leaves_the_weights_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights.save_native(_model(TEXT), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    flushed: list[Path] = []
+
+    def flush(path: Path) -> None:
+        flushed.append(path)
+        if len(flushed) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic, "flush", flush)
+    other = build(TEXT)
+    init_weights(other, seed=2)
+    with pytest.raises(OSError, match=r"params\.json needs [\d,]+ bytes, .*No space left"):
+        weights.save_native(other, tmp_path)
+    assert "params.json" in flushed[1].name
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_loaded_model_does_not_hang_on_its_file(tmp_path: Path) -> None:
@@ -200,6 +259,12 @@ def test_missing_and_unexpected_tensors_are_listed(tmp_path: Path) -> None:
         weights.load(tmp_path)
 
 
+def test_of_many_names_twenty_are_shown() -> None:
+    assert expected.listed("missing", []) == "0 missing"
+    assert expected.listed("missing", map(str, range(20))).endswith(", 18, 19")
+    assert expected.listed("missing", map(str, range(23))) == f"23 missing: {', '.join(map(str, range(20)))} and 3 more"
+
+
 def test_integers_are_refused(tmp_path: Path) -> None:
     weights.save_native(_model(TEXT), tmp_path)
     integers = {"norm.weight": torch.ones(64, dtype=torch.int8)}
@@ -217,6 +282,10 @@ def test_names_and_rows_go_there_and_back() -> None:
         if names.is_query_or_key(native):
             weight = torch.randn(parameter.shape)
             assert torch.equal(permute.hf_to_native(permute.native_to_hf(weight, 16), 16), weight)
+            assert names.head_dim(native, WITH_VISION) == 16
+    wide = replace(WITH_VISION, vision=VisionConfig(32, 2, 4, 48, 4, 64))
+    assert names.head_dim("vision_encoder.transformer.layers.0.attention.wq.weight", wide) == 8
+    assert names.head_dim("layers.0.attention.wq.weight", wide) == 16
     with pytest.raises(KeyError):
         names.to_hf("layers.0.router.weight", multimodal=False)
 

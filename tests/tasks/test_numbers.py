@@ -85,6 +85,13 @@ def test_grade_takes_the_reply_and_no_other_answer() -> None:
 def test_grade_forms() -> None:
     factor = replace(_problems(BARE, 1)[0], kind="factor", answer="2 * 2 * 3 * 7")
     assert all(numbers.grade(factor, f"**{text}**") for text in ("7*3*2*2", "2^2 × 3 × 7", "84 = 2 * 2 * 3 * 7"))
+    assert all(numbers.grade(factor, f"**{text}**") for text in ("2² × 3 × 7", "84 = 2²·3¹·7", "7 × 3 × 2²"))
+    assert not any(
+        numbers.grade(factor, f"**{text}**") for text in ("2³ × 3 × 7", "2 × 3² × 7", "² × 3 × 7", "2^² × 3 × 7")
+    )
+    high = replace(factor, answer=" * ".join(["2"] * 11 + ["7"]))
+    assert all(numbers.grade(high, f"**{text}**") for text in ("2¹¹ × 7", "2^{11} × 7", "7 * 2^11"))
+    assert not numbers.grade(high, "**2¹ × 2 × 7**")
     assert not any(numbers.grade(factor, f"**{text}**") for text in ("2 * 3 * 7", "4 * 21", "2, 2, 3, 7", "84"))
     prime = replace(factor, kind="prime", answer="No")
     assert numbers.grade(prime, "**no**")

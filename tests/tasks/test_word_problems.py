@@ -130,6 +130,17 @@ def test_units() -> None:
     assert not word_problems.grade(story, "**5 cups**")
 
 
+def test_one_thing_is_called_what_many_are() -> None:
+    problem = next(p for p in _problems(BARE, 50) if p.kind == "story")
+    for many, one in (("apples", "apple"), ("juice boxes", "juice box"), ("cherries", "cherry"), ("knives", "knife")):
+        story = replace(problem, prompt=f"Ada has 3 {many} and eats 1 a day, 2 times.", answer="1")
+        for unit in (one, many, one.title(), f"{one}."):
+            assert word_problems.grade(story, f"**1 {unit}**"), unit
+        for unit in ("pear", "day", "time", one[1:]):
+            assert not word_problems.grade(story, f"**1 {unit}**"), unit
+        assert not word_problems.grade(story, f"**2 {one}**")
+
+
 def test_operands_and_levels() -> None:
     for problem in _problems(BARE):
         steps = [operand for operand in problem.operands if isinstance(operand, str)]

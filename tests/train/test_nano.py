@@ -8,7 +8,7 @@ import pytest
 
 from magister.cli import places, quantize
 from magister.model.disk import alone
-from magister.model.quantized_files import Plan
+from magister.model.quantize import Plan
 from magister.tasks import phrasebook
 from magister.train import checkpoint, history, nano
 from magister.train.progress import read_log

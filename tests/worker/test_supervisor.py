@@ -312,6 +312,29 @@ def test_a_process_that_never_gets_ready_is_given_up() -> None:
     run(main())
 
 
+def test_what_is_refused_once_is_tried_again() -> None:
+    async def main() -> None:
+        async with supervised(_refused_in_between, Patience(ping=0.05, backoff=0.02)) as supervisor:
+            await supervisor.start()
+            process = supervisor.state.process
+            assert process is not None
+            os.kill(process, signal.SIGKILL)
+            while not supervisor.state.restarts:
+                await asyncio.sleep(0.02)
+            await until(supervisor, Status.READY, 60.0)
+            assert supervisor.state.restarts == 2
+
+    run(main())
+
+
+def _refused_in_between(path: Path) -> list[str]:
+    """An engine that finds no room the second time it starts."""
+    flag = path.with_suffix(".times")
+    flag.touch()
+    count = f'echo >> {flag}; [ $(wc -l < {flag}) != 2 ] || {{ echo no room; exit 2; }}; exec "$@"'
+    return ["sh", "-c", count, "sh", *command("nano", path)]
+
+
 def _only_once(path: Path) -> list[str]:
     """An engine that starts a first time, and never again."""
     flag = path.with_suffix(".once")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from magister.cli.fit import Fit, Precision
 from magister.cli.hub import shelf
+from magister.cli.places import called
 from magister.model.cache import KVFormat
 from magister.model.config import ModelConfig
 from magister.model.count import count_parameters
@@ -89,7 +90,7 @@ def _commands(subject: Subject, best: Row, context: int | None, disk: int) -> li
     if subject.path is not None:
         if plan is None:
             return [f"    magister chat --model {subject.name}{flags}"]
-        target = f"{subject.path.name}-int{plan.bits}"
+        target = f"{called(subject.path)}-int{plan.bits}"
         made = f"    magister quantize {subject.name} {target} --bits {plan.bits}"
         return [made, f"    magister chat --model {target}{flags}"]
     name = subject.name if shelf.is_published(subject.name) else next(iter(shelf.OFFICIAL))

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.progress import Progress
 
 from magister.cli.flags import ModelOptions
 from magister.cli.places import find
+from magister.cli.progress import bar_of
 
 if TYPE_CHECKING:
     from magister.server.app import Site
@@ -36,6 +36,8 @@ _NOT_NOW = frozenset({503, 529})
 """Statuses of one that it had not: it starts again, or is full."""
 _OURS = 500
 """Statuses from here on are no fault of the request."""
+_BEGINS = b'{"id":"batch_req_'
+"""What every answer in a file begins with, as `_answer` writes it."""
 _LOOK_SECONDS = 1.0
 """Between two looks at whether it is back; that it is gone may take half of it to be known."""
 
@@ -140,13 +142,12 @@ def taken(source: Path, target: Path) -> FileIO:
 
 def answered(target: Path) -> set[str]:
     """Whose answers are in a file; that something failed is no answer, and is asked again. A last line that was cut off
-    is taken away from the file, so that it is written again.
+    is taken away from the file, so that it is written again. ValueError for a file that is none of a batch, which stays
+    as it is.
     """
     data = target.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with target.open("r+b") as file:
-            file.truncate(len(whole))
+    cut = data[len(whole) :]
     found: dict[str, bool] = {}
     for number, text in enumerate(whole.splitlines(), 1):
         try:
@@ -154,6 +155,11 @@ def answered(target: Path) -> set[str]:
         except msgspec.MsgspecError as error:
             raise ValueError(f"{target}: line {number} is no answer of a batch: {error}") from None
         found[line.custom_id] = line.response.status_code < _OURS
+    if cut and not (cut.startswith(_BEGINS) or _BEGINS.startswith(cut)):
+        raise ValueError(f"{target}: its last line, without an end, is no answer of a batch")
+    if cut:
+        with target.open("r+b") as file:
+            file.truncate(len(whole))
     return {custom_id for custom_id, final in found.items() if final}
 
 
@@ -167,7 +173,7 @@ async def _run(options: BatchOptions, waiting: list[Line], out: FileIO) -> int:
     gate = asyncio.Semaphore(options.concurrency)
     failed = 0
     async with opened(options.model, settings, Access(hosts=None)) as site:
-        with Progress(disable=sys.stderr is None or not sys.stderr.isatty()) as bar:
+        with bar_of() as bar:
             task = bar.add_task("answering", total=len(waiting))
 
             suspects: list[Line] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from magister.cli.flags import Flags
 from magister.cli.places import find
@@ -88,7 +89,7 @@ def run(options: ChatOptions) -> int:
         messages = [*_opening(options), user(*_images(options), Text(prompt))]
         reply, code = _answer(model, messages, options)
         if options.json:
-            print(_as_json(model.name, reply).decode())
+            print(_as_json(model.name, reply, thinking=not options.hide_thinking).decode())
         return code
 
 
@@ -123,6 +124,10 @@ def _terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+def _mode(options: ChatOptions) -> SystemPrompt:
+    return SystemPrompt.REPLACE if options.replace_system else SystemPrompt.ADD
+
+
 def _without_effect(model: LocalModel, options: ChatOptions) -> str | None:
     """An option that could change nothing, since the answer is greedy."""
     temperature = model.loaded.form.sampling.temperature if options.temperature is None else options.temperature
@@ -150,7 +155,7 @@ def _images(options: ChatOptions) -> list[Part]:
 
 def _converse(model: LocalModel, options: ChatOptions) -> int:
     console = Console()
-    console.print(f"[bold]{model.name}[/bold]  {model.loaded.form.description}")
+    console.print(f"[bold]{escape(model.name)}[/bold]  {escape(model.loaded.form.description)}")
     console.print("[dim]Ask away. An empty line or Ctrl-D leaves.[/dim]")
     opening, turns, pictures = _opening(options), _NO_TURNS, _images(options)
     while True:
@@ -160,21 +165,22 @@ def _converse(model: LocalModel, options: ChatOptions) -> int:
             return 0
         if not line or line in LEAVE:
             return 0
-        asked, pictures = user(*pictures, Text(line)), []
+        asked = user(*pictures, Text(line))
         try:
-            kept = _newest(model, opening, turns, asked)
+            kept = _newest(model, opening, turns, asked, _mode(options))
             if len(kept) < len(turns):
                 console.print(f"[dim](the oldest {len(turns) - len(kept)} of {len(turns)} turns left out)[/dim]")
             turns = kept
             reply, code = _answer(model, [*opening, *_flat(turns), asked], options)
         except ValueError as error:
             # A question too long, say, must not end the conversation.
-            console.print(f"[red]{error}[/red]")
+            console.print(f"[red]{escape(str(error))}[/red]")
             continue
         if code == 130:
             return code
         if reply.message.parts:
-            turns = (*turns, (asked, reply.message))
+            # What was shown is in the turn now; a question that failed has shown nothing.
+            turns, pictures = (*turns, (asked, reply.message)), []
 
 
 Turns = tuple[tuple[Message, Message], ...]
@@ -185,10 +191,10 @@ def _flat(turns: Turns) -> list[Message]:
     return [message for turn in turns for message in turn]
 
 
-def _newest(model: LocalModel, opening: list[Message], turns: Turns, asked: Message) -> Turns:
+def _newest(model: LocalModel, opening: list[Message], turns: Turns, asked: Message, mode: SystemPrompt) -> Turns:
     """The newest turns that, with the question, leave three quarters of the context to the answer."""
     while turns:
-        request = ChatRequest(messages=(*opening, *_flat(turns), asked))
+        request = ChatRequest(messages=(*opening, *_flat(turns), asked), system_prompt=mode)
         if len(model.loaded.chat.renderer.render(request).ids) <= model.loaded.context // 4:
             break
         turns = turns[1:]
@@ -206,10 +212,9 @@ def _answer(model: LocalModel, messages: list[Message], options: ChatOptions) ->
         given["max_tokens"] = options.max_tokens
     if options.seed is not None:
         given["seed"] = options.seed
-    mode = SystemPrompt.REPLACE if options.replace_system else SystemPrompt.ADD
     events: list[Event] = []
     view = View(shown=not options.json, thoughts=not options.hide_thinking)
-    stream = model.stream(messages, system_prompt=mode, **given)
+    stream = model.stream(messages, system_prompt=_mode(options), **given)
     code = 0
     try:
         with view:
@@ -227,12 +232,12 @@ def _answer(model: LocalModel, messages: list[Message], options: ChatOptions) ->
     return reply, code
 
 
-def _as_json(name: str, reply: Reply) -> bytes:
+def _as_json(name: str, reply: Reply, *, thinking: bool) -> bytes:
     choice = reply.choices[0] if reply.choices else Choice(message=assistant())
     usage = choice.usage
     shown: dict[str, Any] = {
         "model": name,
-        "thinking": choice.message.thinking,
+        **({"thinking": choice.message.thinking} if thinking else {}),
         "answer": choice.message.text,
         "finish_reason": choice.finish,
         "usage": {

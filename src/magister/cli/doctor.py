@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from magister.cli import advice, fit, machine, measure, places, quantize
@@ -23,7 +24,7 @@ from magister.cli.hub import shelf
 from magister.cli.placement import counted_kv, is_small
 from magister.cli.stored import looked_up, stored
 from magister.kernels import cpu
-from magister.model import compressed_tensors, quantized_files, weights
+from magister.model import weights
 from magister.model.cache import KVFormat
 from magister.model.config import MAGISTRAL_SMALL
 from magister.model.quantize import Plan
@@ -56,13 +57,19 @@ def run(name: str | None, context: int | None) -> int:
     console.print(_machine(here))
     fits = False
     for subject in subjects:
+        most = subject.config.decoder.max_position_embeddings
+        if context is not None and context > most:
+            words = f"{subject.name} takes {most:,} tokens at the most, --context asks for {context:,}.\n"
+            console.print(words, markup=False)
+            continue
         ways = [(place, rows(subject, place, context)) for place in _places(here, subject)]
         for place, found in ways:
             console.print(_table(subject, place, found))
-            if (most := subject.config.decoder.max_position_embeddings) < fit.THOUGHT:
-                console.print(f"{subject.name} reads {most:,} tokens at the most: minutes are for comparison.")
+            if most < fit.THOUGHT:
+                words = f"{subject.name} takes {most:,} tokens at the most: minutes are for comparison."
+                console.print(words, markup=False)
         fits |= any(row.fit.fits for _, found in ways for row in found)
-        console.print(advice.verdict(subject, ways, context, here.disk), soft_wrap=True)
+        console.print(advice.verdict(subject, ways, context, here.disk), soft_wrap=True, markup=False)
         console.print()
     console.print(_how(bool(here.gpus)), soft_wrap=True)
     return 0 if fits or name is None else 1
@@ -74,7 +81,7 @@ def rows(subject: Subject, place: Place, context: int | None) -> list[Row]:
     config, path, choices = subject.config, subject.path, fit.precisions(subject.config)
     if path is not None:
         as_it_is = stored(path, config, None, compiled=place.compiled)
-        choices = [as_it_is, *(choice for choice in choices if choice.plan and _is_original(path))]
+        choices = [as_it_is, *(choice for choice in choices if choice.plan and quantize.is_original(path))]
     small = is_small(config)
     found = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -97,12 +104,6 @@ def _own_kv(subject: Subject, place: Place) -> KVFormat:
         # As wide as the embeddings, which stay as they are in every precision.
         return counted_kv("auto", torch.bfloat16 if subject.path is None else looked_up(subject.path))
     return KVFormat.FP32 if is_small(subject.config) else KVFormat.BF16
-
-
-def _is_original(path: Path) -> bool:
-    """Whether `magister quantize` takes it: a folder of floats."""
-    plain = any(path.glob("consolidated*.safetensors")) or any(path.glob("model*.safetensors"))
-    return plain and not (quantized_files.is_quantized(path) or compressed_tensors.detect(path))
 
 
 def _quantized(path: Path, plan: Plan, scratch: Path) -> Path:
@@ -155,7 +156,7 @@ def _machine(here: Machine) -> Table:
     if processor.usable > 1:
         speeds += f", {here.everyone / 1e9:.1f} with {processor.usable}"
     table.add_row("reading memory", f"{speeds} (measured)")
-    table.add_row("disk", f"{here.disk / GIB:.1f} GiB free at {shelf.folder()}")
+    table.add_row("disk", f"{here.disk / GIB:.1f} GiB free at {escape(str(shelf.folder()))}")
     for gpu in here.gpus:
         sizes = f"{gpu.total / GIB:.1f} GiB, {gpu.free / GIB:.1f} free"
         table.add_row("GPU", f"{gpu.name}, {sizes}, {gpu.bandwidth / 1e9:.0f} GB/s (measured)")
@@ -166,7 +167,7 @@ def _machine(here: Machine) -> Table:
 
 def _table(subject: Subject, place: Place, found: list[Row]) -> Table:
     where = "GPU" if place.name == "cuda" else "CPU"
-    title = f"{subject.name} on the {where}, {place.free / GIB:.1f} GiB available"
+    title = f"{escape(subject.name)} on the {where}, {place.free / GIB:.1f} GiB available"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     left = ("weights", "cache", "fits", "")
     for column in ("weights", "GiB", "cache", "fits", "longest context", "tokens/s", "", "minutes"):

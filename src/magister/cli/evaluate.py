@@ -8,9 +8,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.progress import Progress
-
 from magister.cli import compose, places
+from magister.cli.progress import bar_of
 from magister.evals.pass_at_1 import FamilyReport, Outcome, measure, problems
 from magister.tasks import FAMILIES, HONEST
 from magister.tasks.problem import BEYOND_WARNING
@@ -71,7 +70,7 @@ async def _measure_all(
     loaded: compose.Loaded, families: tuple[str, ...], n: int, seed: int, book: str, *, beyond: bool
 ) -> list[FamilyReport]:
     reports = []
-    with Progress(disable=not sys.stderr.isatty()) as bar:
+    with bar_of() as bar:
         for family in families:
             asked = problems(family, n, seed, book, beyond=beyond)
             task = bar.add_task(f"{family}{' beyond' if beyond else ''}", total=len(asked))

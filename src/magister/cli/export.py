@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from magister.cli import compose, places
+from magister.cli.machine import SPARE, free_disk
+from magister.cli.progress import bar_of
 from magister.model import export, gguf_files, weights
 from magister.model.atomic import unfinished
 from magister.model.config import ModelConfig
@@ -28,14 +30,15 @@ from magister.text import llama_cpp
 from magister.text.formats import load_format
 from magister.text.tokenizer import Tokenizer, load_tokenizer
 
-SPARE = 64 << 20
-"""Bytes of disk left over at least: descriptions, vocabulary, and what else the system writes meanwhile."""
-
 
 def run(source: str, destination: Path, layout: str, type: str | None) -> int:
     """Write `destination`; returns the exit code. It appears whole or not at all."""
     path, form, asked = places.find(source), Layout(layout), Type(type) if type else None
-    _check(destination, form, asked)
+    if fault := _usage_fault(destination, form, asked):
+        print(f"magister export: {fault}", file=sys.stderr)
+        return 2
+    if destination.exists():
+        raise ValueError(f"{destination} is there already; name another")
     config = weights.read_config(path)
     destination.parent.mkdir(parents=True, exist_ok=True)
     _clear(destination)
@@ -43,7 +46,7 @@ def run(source: str, destination: Path, layout: str, type: str | None) -> int:
     with _progress(len(list(native_parameters(build(config))))) as tick, _whole(destination) as new:
         tensors = weights.stream(path)
         if form is Layout.GGUF:
-            counts = export.write_gguf(new, config, tensors, _metadata(path, config, source), asked, tick)
+            counts = export.write_gguf(new, config, tensors, _metadata(path, config), asked, tick)
         else:
             new.mkdir()
             counts = export.write_folder(new, form, config, tensors, asked, tick)
@@ -52,17 +55,17 @@ def run(source: str, destination: Path, layout: str, type: str | None) -> int:
     return 0
 
 
-def _check(destination: Path, layout: Layout, asked: Type | None) -> None:
-    if destination.exists():
-        raise ValueError(f"{destination} is there already; name another")
+def _usage_fault(destination: Path, layout: Layout, asked: Type | None) -> str:
+    """What is wrong with what was typed, in words; empty where nothing is."""
     if layout is Layout.GGUF and destination.suffix != SUFFIX:
-        raise ValueError(f"{destination}: the name of a GGUF file ends in {SUFFIX}")
+        return f"{destination}: the name of a GGUF file ends in {SUFFIX}"
     if layout is not Layout.GGUF and asked is not None and asked not in export.FLOATS:
-        raise ValueError(f"--type {asked} is for --layout gguf; {layout} takes {', '.join(export.FLOATS)}")
+        return f"--type {asked} is for --layout gguf; {layout} takes {', '.join(export.FLOATS)}"
+    return ""
 
 
 def _check_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+    free = free_disk(folder)
     if free < needed + SPARE:
         raise ValueError(f"{folder}: the export needs about {needed + SPARE:,} bytes of disk, {free:,} are free")
 
@@ -73,7 +76,7 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.iterdir() if file.suffix in (".safetensors", SUFFIX))
 
 
-def _metadata(path: Path, config: ModelConfig, name: str) -> dict[str, Value]:
+def _metadata(path: Path, config: ModelConfig) -> dict[str, Value]:
     """What the GGUF says: the model, its tokenizer, and how it is spoken to."""
     beside = places.beside(path)
     tokenizer = compose.find_tokenizer(path, config)
@@ -84,7 +87,7 @@ def _metadata(path: Path, config: ModelConfig, name: str) -> dict[str, Value]:
     form = load_format(beside, tokenizer)
     vocabulary = llama_cpp.vocabulary(tokenizer)
     return {
-        **gguf_files.metadata(config, form.name if (beside / "magister.json").is_file() else Path(name).stem),
+        **gguf_files.metadata(config, form.name if (beside / "magister.json").is_file() else places.called(path)),
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "tekken",
         "tokenizer.ggml.tokens": vocabulary.tokens,
@@ -161,7 +164,7 @@ def _runs(process: int) -> bool:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with bar_of(*columns) as progress:
         task = progress.add_task("tensors", total=total)
         yield lambda: progress.advance(task)
 

@@ -16,7 +16,8 @@ Context = Annotated[
 ]
 KeyValuePrecision = Annotated[Literal["auto", "fp32", "bf16", "int8"], typer.Option(help="Of keys and values.")]
 KernelChoice = Annotated[
-    str, typer.Option(help="On a CPU: auto, torch, or an instruction set (avx512, avx2, neon, generic).")
+    Literal["auto", "torch", "avx512", "avx2", "neon", "generic"],
+    typer.Option(help="On a CPU: auto, torch, or an instruction set."),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Of the compiled kernels. Default: one for a small model, else all cores.")

@@ -86,6 +86,10 @@ def memory(root: Path = ROOT) -> Memory:
     return found
 
 
+SPARE = 64 << 20
+"""Bytes of disk left over at least: descriptions, the vocabulary, and what else the system writes meanwhile."""
+
+
 def free_disk(folder: Path) -> int:
     """Free bytes where `folder` is, or will be."""
     standing = folder.absolute()

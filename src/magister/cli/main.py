@@ -212,7 +212,11 @@ def quantize(
     from magister.cli import quantize as command
     from magister.model.quantize import Plan
 
-    plan = Plan(bits=int(bits), group=int(group), minimum=minimum, head_bits=int(head_bits))
+    try:
+        plan = Plan(bits=int(bits), group=int(group), minimum=minimum, head_bits=int(head_bits))
+    except ValueError as error:
+        print(f"magister quantize: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
     raise typer.Exit(command.run(source, destination, plan))
 
 

@@ -105,7 +105,10 @@ def place(folder: Path, config: ModelConfig, form: Format, how: Placement) -> Pl
         return _place_cuda(folder, config, form, how)
     if how.kernels == "torch":
         return _place_torch(folder, config, form, how, device, Kernels("torch", "plain torch, as asked for", False))
-    choice = cpu.choose(None if how.kernels == "auto" else how.kernels)
+    try:
+        choice = cpu.choose(None if how.kernels == "auto" else how.kernels)
+    except ValueError as error:
+        raise ValueError(f"kernels: {error}") from error
     if choice.library is None:
         return _place_torch(folder, config, form, how, device, Kernels("torch", choice.description, True))
     return _place_compiled(folder, config, form, how, choice.library, choice.description)
@@ -131,12 +134,12 @@ def _place_compiled(
 
 
 def _place_cuda(folder: Path, config: ModelConfig, form: Format, how: Placement) -> Placed:
+    if how.kernels not in ("auto", "torch"):
+        raise ValueError(f"kernels is {how.kernels!r}, on CUDA there are auto and torch")
     reason = cuda.missing() or attention_refusal(config.decoder)
     if reason is not None or how.kernels == "torch":
         words = f"plain torch on CUDA: {reason or 'as asked for'}"
         return _place_torch(folder, config, form, how, "cuda", Kernels("torch", words, reason is not None))
-    if how.kernels != "auto":
-        raise ValueError(f"kernels is {how.kernels!r}, on CUDA there are auto and torch")
     if how.threads is not None:
         raise ValueError(f"threads is {how.threads}, but a GPU computes here")
     from magister.engine.cuda_runner import CudaRunner

@@ -33,8 +33,13 @@ def beside(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
+def called(path: Path) -> str:
+    """What a checkpoint is called by its place: a folder's name, whole, or a file's without its ending."""
+    return path.resolve().name if path.is_dir() else path.stem
+
+
 def served_name(model: str, path: Path, said: str) -> str:
     """What a checkpoint is called: the name it was asked for by; for a path, what it says of itself, else the path."""
     if not Path(model).expanduser().exists() or model in SHIPPED:
         return model
-    return said if (beside(path) / "magister.json").is_file() else path.stem
+    return said if (beside(path) / "magister.json").is_file() else called(path)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from magister.cli import places
-from magister.cli.machine import usable_cores
+from magister.cli.machine import SPARE, free_disk, usable_cores
+from magister.cli.progress import bar_of
 from magister.kernels.quantized import Quantized
 from magister.model import compressed_tensors, sources
 from magister.model.config import ModelConfig
 from magister.model.count import count_parameters
 from magister.model.disk import alone
 from magister.model.quantize import Plan
-from magister.model.quantized_files import COMPANIONS, INDEX, Writer
-
-SPARE = 64 << 20
-"""Bytes of disk left over at least: descriptions, the vocabulary, and what else the system writes meanwhile."""
+from magister.model.quantized_files import COMPANIONS, Writer, is_quantized
 
 
 def run(source: str, destination: Path, plan: Plan) -> int:
@@ -57,18 +53,22 @@ def run(source: str, destination: Path, plan: Plan) -> int:
 
 def _check_source(path: Path, source: str) -> None:
     """ValueError unless it is a folder whose weights are floats."""
-    plain = path.is_dir() and (any(path.glob("consolidated*.safetensors")) or any(path.glob("model*.safetensors")))
-    if not plain or (path / INDEX).is_file() or compressed_tensors.detect(path):
+    if path.is_file():
+        raise ValueError(f"{source} is one file; what is quantised is a folder in native or Hugging Face layout")
+    if not is_original(path):
         raise ValueError(f"{source} is quantised already; quantise the original, in native or Hugging Face layout")
+
+
+def is_original(path: Path) -> bool:
+    """Whether it is what `run` takes: a folder of floats."""
+    plain = any(path.glob("consolidated*.safetensors")) or any(path.glob("model*.safetensors"))
+    return plain and not (is_quantized(path) or compressed_tensors.detect(path))
 
 
 def check_disk(destination: Path, needed: int) -> None:
     """ValueError where the rest of a folder that takes `needed` bytes will not fit on its disk."""
-    standing = destination.absolute()
-    while not standing.exists():
-        standing = standing.parent
     there = _weights(destination) if destination.is_dir() else 0
-    wanted, free = needed - there + SPARE, shutil.disk_usage(standing).free
+    wanted, free = needed - there + SPARE, free_disk(destination)
     if free < wanted:
         raise ValueError(f"{destination}: needs about {wanted:,} bytes of disk, {free:,} are free")
 
@@ -96,6 +96,6 @@ def _one_thread() -> Iterator[None]:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("quantising"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with bar_of(*columns) as progress:
         task = progress.add_task("", total=total)
         yield lambda weights: progress.advance(task, weights)

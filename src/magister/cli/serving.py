@@ -33,6 +33,7 @@ from magister.server.pages import pages
 from magister.server.puter import GuestTokens, PuterContext, puter_app
 from magister.server.settings import Settings
 from magister.text.formats import Format, load_format
+from magister.text.images import ImageLimits
 from magister.text.render import Renderer
 from magister.text.tokenizer import TekkenPlan, Tokenizer, load_tokenizer, make_tokenizer
 from magister.wire.dialect import Card
@@ -49,10 +50,10 @@ DRAIN_SECONDS = 30.0
 def signing_key() -> bytes:
     """The key that signs thoughts and guests' tokens: the same over restarts, so that what clients hold stays good.
 
-    Kept beside pulled models' folder, readable by its owner only. `OSError` or `RuntimeError` where there is no such
-    place, `ValueError` where something else is in it.
+    Kept in the user's own folder of data, readable by its owner only. `OSError` or `RuntimeError` where there is no
+    such place, `ValueError` where something else is in it, or a key that others may know.
     """
-    path = shelf.folder().parent / "signing-key"
+    path = shelf.data() / "signing-key"
     if (found := _found_key(path)) is not None:
         return found
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,9 +73,14 @@ def signing_key() -> bytes:
 
 def _found_key(path: Path) -> bytes | None:
     try:
-        found = path.read_bytes()
+        found, status = path.read_bytes(), path.stat()
     except FileNotFoundError:
         return None
+    if status.st_mode & 0o077 or status.st_uid != os.geteuid():
+        raise ValueError(
+            f"{path}: others may read or write it (mode {status.st_mode & 0o777:o}, owner {status.st_uid}), so they "
+            "could sign too; chmod 600 it, or remove it for a new one"
+        )
     if len(found) != _KEY_BYTES:
         raise ValueError(f"{path}: has {len(found)} bytes, a signing key has {_KEY_BYTES}; remove it for a new one")
     return found
@@ -93,10 +99,19 @@ async def opened(options: ModelOptions, settings: Settings, access: Access) -> A
             raise ValueError(
                 f"TMPDIR: {place} has {size} bytes, a socket's path at most {_PATH_BYTES}; set a shorter one"
             )
-        supervisor = Supervisor(command(options.model, place, **options.placement), place)
+        heard: list[bool] = []
+
+        def tell(line: str) -> None:
+            # Until it has started, what it says is why it does not, and that is told once.
+            if heard and sys.stderr is not None:
+                print(f"engine: {line}", file=sys.stderr, flush=True)
+
+        supervisor = Supervisor(command(options.model, place, **options.placement), place, tell=tell)
         try:
             tokenizer, form = await _started(supervisor, path)
-            served = _served(options, path, supervisor, tokenizer, form)
+            heard.append(True)
+            limits = ImageLimits(bytes=settings.image_bytes, count=settings.images)
+            served = _served(options, path, supervisor, Renderer(tokenizer, form, limits))
             yield _site(served, supervisor, settings, access, answers)
         finally:
             await supervisor.drain(DRAIN_SECONDS)
@@ -123,8 +138,8 @@ def _speech(path: Path, vision: bool = True) -> tuple[Tokenizer, Format]:
     return tokenizer, load_format(folder, tokenizer)
 
 
-def _served(options: ModelOptions, path: Path, supervisor: Supervisor, tokenizer: Tokenizer, form: Format) -> Served:
-    hello = supervisor.hello
+def _served(options: ModelOptions, path: Path, supervisor: Supervisor, renderer: Renderer) -> Served:
+    hello, tokenizer, form = supervisor.hello, renderer.tokenizer, renderer.format
     card = Card(
         name=options.name or served_name(options.model, path, form.name),
         created=int(time.time()),
@@ -133,7 +148,7 @@ def _served(options: ModelOptions, path: Path, supervisor: Supervisor, tokenizer
         vision=form.images,
         temperature=form.sampling.temperature,
     )
-    chat = LocalChat(supervisor, Renderer(tokenizer, form), context=hello.context)
+    chat = LocalChat(supervisor, renderer, context=hello.context)
     return Served(
         card=card,
         chat=chat,

@@ -28,8 +28,13 @@ def run(
         print(f"magister train sft: {fault}", file=sys.stderr)
         return 2
     # Now that it is worth PyTorch's seconds.
+    import torch
+
     from magister.train import curve, nano
 
+    if device == "cuda" and not torch.cuda.is_available():
+        print("magister train sft: --device cuda: PyTorch finds no CUDA device here", file=sys.stderr)
+        return 2
     config = nano.NanoRun(
         seed=seed, tokens=tokens, rows_per_batch=rows, device=device, compile=compile, rate_scale=rate_scale
     )

@@ -62,16 +62,16 @@ class Mailbox:
         ring([self])
 
     async def take(self) -> list[Chunk]:
-        """The chunks that came since the last call, at least one. RuntimeError if the engine failed."""
+        """The chunks that came since the last call, at least one. RuntimeError if the engine failed after them."""
         while True:
             self._rung = False
             chunks: list[Chunk] = []
             while self._chunks:
                 chunks.append(self._chunks.popleft())
-            if self._failure is not None:
-                raise RuntimeError(f"the engine failed: {self._failure!r}") from self._failure
             if chunks:
                 return chunks if len(chunks) == 1 else joined(chunks)
+            if self._failure is not None:
+                raise RuntimeError(f"the engine failed: {self._failure!r}") from self._failure
             self._waiter = self.loop.create_future()
             try:
                 await self._waiter

@@ -245,11 +245,6 @@ class CachedAttention:
         return out_thk
 
 
-def span_positions(spans: Sequence[Span], device: torch.device | str = "cpu") -> Tensor:
-    """The positions of the new tokens of all spans, end to end: [t] int64."""
-    return torch.cat([torch.arange(span.start, span.stop) for span in spans]).to(device)
-
-
 def _attend(part: _Chunk | _Ones | _One, q_thk: Tensor, cache: _Layer) -> Tensor:
     match part:
         case _Chunk(reach=reach, start=start, mask=mask):

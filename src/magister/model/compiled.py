@@ -22,6 +22,7 @@ from magister.kernels import cpu
 from magister.kernels.quantized import Quantized, dequantize
 from magister.model.cache import KVFormat
 from magister.model.config import DecoderConfig
+from magister.model.expected import FLOATS
 from magister.model.rope import frequencies
 
 _PARTS = {
@@ -129,8 +130,8 @@ class CompiledDecoder:
 
         Matrices keep their format; float16 becomes float32 (exact, twice the bytes), as there is no kernel for it.
         Norms are held in float32. Embeddings are looked up in float32 or bfloat16, quantised ones in bfloat16; where
-        they are tied the head is a matrix like any other. ValueError for a name this network has not and for a wrong
-        shape.
+        they are tied the head is a matrix like any other. ValueError for a name this network has not, and for a wrong
+        shape or type.
         """
         shape = shapes(self.config).get(name)
         if shape is None:
@@ -141,6 +142,8 @@ class CompiledDecoder:
         layer, part = _place(name)
         if len(shape) == 1:
             assert isinstance(weight, Tensor)
+            if weight.dtype not in FLOATS:
+                raise ValueError(f"{name} is {weight.dtype}, must be float32, bfloat16 or float16")
             values = weight.detach().to("cpu", torch.float32).contiguous()
             self._check(self._library.c.mg_decoder_put_norm(self._handle, layer, part, values.data_ptr()))
         elif name == _EMBEDDINGS:

@@ -17,6 +17,7 @@ from magister.kernels.quantized import Quantized, dequantize
 from magister.model import weights
 from magister.model.compiled import CompiledDecoder, shapes
 from magister.model.config import ModelConfig
+from magister.model.expected import check, check_dtype, listed
 from magister.model.network import Model, build, native_parameters, set_parameter
 from magister.model.vision import Vision
 
@@ -35,35 +36,32 @@ def load_compiled(path: Path | str, library: Library, *, threads: int, dtype: to
 
     Errors as `weights.load`.
     """
+    check_dtype(dtype)
     config = weights.read_config(path)
     model = build(config)
     decoder = CompiledDecoder.allocate(config.decoder, library, threads=threads)
     text = shapes(config.decoder)
-    images = {name: parameter.shape for name, parameter in native_parameters(model) if name not in text}
+    missing = {name: parameter.shape for name, parameter in native_parameters(model)}
     unexpected: list[str] = []
     for name, stored in weights.stream(path):
-        if name in text:
-            decoder.put(name, stored if dtype is None or isinstance(stored, Quantized) else stored.to(dtype))
-        elif name in images:
-            _put_image(model, name, stored, images.pop(name), dtype)
-        else:
+        shape = missing.pop(name, None)
+        if shape is None:
             unexpected.append(name)
-    missing = [*decoder.missing, *images]
+            continue
+        check(name, stored, shape)
+        if name not in text:
+            _put_image(model, name, stored, dtype)
+        else:
+            decoder.put(name, stored if dtype is None or isinstance(stored, Quantized) else stored.to(dtype))
     if missing or unexpected:
         decoder.close()
-        listed = weights.listed("missing", missing), weights.listed("unexpected", unexpected)
-        raise ValueError(f"{path}: {'; '.join(listed)}")
+        raise ValueError(f"{path}: {listed('missing', missing)}; {listed('unexpected', unexpected)}")
     vision = None if model.vision is None else model.vision.eval()
     return Compiled(config, decoder, vision)
 
 
-def _put_image(
-    model: Model, name: str, stored: Tensor | Quantized, shape: torch.Size, dtype: torch.dtype | None
-) -> None:
-    given = (stored.outputs, stored.inputs) if isinstance(stored, Quantized) else tuple(stored.shape)
-    if given != tuple(shape):
-        raise ValueError(f"{name} has shape {list(given)}, the description asks for {list(shape)}")
+def _put_image(model: Model, name: str, stored: Tensor | Quantized, dtype: torch.dtype | None) -> None:
     if isinstance(stored, Quantized):
         stored = dequantize(stored, dtype or torch.bfloat16)
     # A copy, never a view: what the reader gives may be the file itself, mapped.
-    set_parameter(model, name, torch.empty(shape, dtype=dtype or stored.dtype).copy_(stored))
+    set_parameter(model, name, torch.empty(stored.shape, dtype=dtype or stored.dtype).copy_(stored))

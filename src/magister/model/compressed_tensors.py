@@ -34,6 +34,7 @@ from magister.kernels.quantized import Format, Quantized
 from magister.model import names, permute, shards
 from magister.model.config import ModelConfig
 from magister.model.config_files import read_config_json, read_params_json
+from magister.model.expected import FLOATS, listed
 from magister.model.network import build, native_parameters
 
 _FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision", "dense")
@@ -44,7 +45,6 @@ _LEFT_ALONE = (
     *("input_scale", "input_zero_point", "output_scale", "activation_scale", "qscale_act"),
     *("q_scale", "k_scale", "v_scale", "kv_scale"),
 )
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _WIDEST = 128
 """Most inputs that share a scale of whole numbers in memory: what the kernels are made for."""
 
@@ -87,7 +87,12 @@ def stream(folder: Path) -> Iterator[tuple[str, Tensor | Quantized]]:
     config = read_config(folder)
     block = _block(described)
     files = shards.contents(folder, "consolidated" if described.native else "model")
-    plain = {stored if described.native else names.plain_hf(stored): stored for stored in files}
+    plain: dict[str, str] = {}
+    for stored in files:
+        name = stored if described.native else names.plain_hf(stored)
+        if name in plain:
+            raise ValueError(f"{folder}: {plain[name]} and {stored} are one tensor")
+        plain[name] = stored
     for name, parameter in native_parameters(build(config)):
         stem = (name if described.native else names.plain_hf(names.to_hf(name, True))).removesuffix(".weight")
         if not name.endswith(".weight"):
@@ -99,10 +104,10 @@ def stream(folder: Path) -> Iterator[tuple[str, Tensor | Quantized]]:
         parts = {part: shards.read(files, stored) for part, stored in found.items()}
         value = _Matrix(stem, tuple(parameter.shape), parts, block).value()
         if not described.native and names.is_query_or_key(name):
-            value = _by_native_rows(value, _head_dim(name, config))
+            value = _by_native_rows(value, names.head_dim(name, config))
         yield name, value
     if unexpected := [stored for key, stored in plain.items() if key.rpartition(".")[2] not in _LEFT_ALONE]:
-        raise ValueError(f"{folder}: {len(unexpected)} unexpected: {', '.join(sorted(unexpected)[:20])}")
+        raise ValueError(f"{folder}: {listed('unexpected', sorted(unexpected))}")
 
 
 def _describe(folder: Path) -> _Described | None:
@@ -145,12 +150,9 @@ def _refuse(described: _Described) -> None:
     _only(where, "format", quantization.get("format"), _FORMATS)
     for key in ("transform_config", "sparsity_config"):
         block = quantization.get(key) or {}
-        if block.get("config_groups") or block.get("format", "dense") != "dense":
+        if not isinstance(block, dict) or block.get("config_groups") or block.get("format", "dense") != "dense":
             raise ValueError(f"{where}: {key} is {block!r}; this network does not compute it")
-    for name, group in quantization.get("config_groups", {}).items():
-        weights = group.get("weights")
-        if weights is None:
-            continue
+    for name, group, weights in _groups(described):
         _only(where, f"config_groups.{name}.format", group.get("format") or "dense", _FORMATS)
         _only(where, f"config_groups.{name}.weights.num_bits", weights.get("num_bits"), (4, 8))
         if weights.get("type", "int") == "float":
@@ -163,6 +165,22 @@ def _refuse(described: _Described) -> None:
         )
 
 
+def _groups(described: _Described) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Name, description and block on weights of every group of modules whose weights are quantised."""
+    where = described.path.name
+    groups = _object(where, "config_groups", described.quantization.get("config_groups", {}))
+    for name, group in groups.items():
+        weights = _object(where, f"config_groups.{name}", group).get("weights")
+        if weights is not None:
+            yield name, group, _object(where, f"config_groups.{name}.weights", weights)
+
+
+def _object(where: str, key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: {key} is {value!r}, must be an object")
+    return value
+
+
 def _only(where: str, key: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{where}: {key} is {value!r}; {', '.join(map(repr, allowed))} are read")
@@ -170,18 +188,21 @@ def _only(where: str, key: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 def _block(described: _Described) -> tuple[int, int] | None:
     """Rows and columns that share a scale, where the description says so."""
-    quantization = described.quantization
-    found = [quantization.get("weight_block_size")]
-    for group in quantization.get("config_groups", {}).values():
-        weights = group.get("weights") or {}
-        found.append(weights.get("block_structure") if weights.get("strategy") == "block" else None)
-    sizes = {tuple(size) for size in found if size}
+    where = described.path.name
+    found = {"weight_block_size": described.quantization.get("weight_block_size")}
+    for name, _, weights in _groups(described):
+        if weights.get("strategy") == "block":
+            found[f"config_groups.{name}.weights.block_structure"] = weights.get("block_structure")
+    sizes = {_sides(where, key, size) for key, size in found.items() if size}
     if len(sizes) > 1:
-        raise ValueError(f"{described.path.name}: block_structure is {sorted(sizes)}; one for all is read")
-    size = sizes.pop() if sizes else None
-    if size is not None and not (len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
-        raise ValueError(f"{described.path.name}: block_structure is {size}, must be two positive whole numbers")
-    return None if size is None else (size[0], size[1])
+        raise ValueError(f"{where}: block_structure is {sorted(sizes)}; one for all is read")
+    return sizes.pop() if sizes else None
+
+
+def _sides(where: str, key: str, size: Any) -> tuple[int, int]:
+    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
+        raise ValueError(f"{where}: {key} is {size!r}, must be two positive whole numbers")
+    return size[0], size[1]
 
 
 class _Matrix:
@@ -208,7 +229,7 @@ class _Matrix:
         if weight is None:
             raise ValueError(f"{self.name}.weight is missing; there are {', '.join(self.parts)}")
         self._check_shape("weight", weight, self.shape)
-        if weight.dtype in _FLOATS:
+        if weight.dtype in FLOATS:
             return weight
         if weight.dtype == torch.int8:
             return self._int8(weight)
@@ -266,7 +287,7 @@ class _Matrix:
         if len(found) != 1:
             raise ValueError(f"{self.name}: {len(found)} scales of the weight are there, must be 1")
         scales = found[0]
-        if scales.dtype not in _FLOATS:
+        if scales.dtype not in FLOATS:
             raise ValueError(f"{self.name}: scales are stored as {scales.dtype}, which is not read")
         if scales.numel() == 1:
             return scales.reshape(1, 1).expand(outputs, 1).contiguous(), inputs
@@ -331,10 +352,3 @@ def _by_native_rows(value: Tensor | Quantized, head_dim: int) -> Tensor | Quanti
     assert values is not None
     assert scales is not None
     return Quantized(value.format, values, scales, value.group, mins)
-
-
-def _head_dim(native: str, config: ModelConfig) -> int:
-    if native.startswith("vision_encoder."):
-        assert config.vision is not None
-        return config.vision.head_dim
-    return config.decoder.head_dim

@@ -246,9 +246,11 @@ def _hf_text(text: _Fields, tied: bool) -> DecoderConfig:
     text.only("hidden_act", ("silu",), "silu")
     layer_types = text.values.get("layer_types") or []
     text.ignore(("layer_types",))
-    if any(layer_type != "full_attention" for layer_type in layer_types):
+    if not isinstance(layer_types, list) or any(layer_type != "full_attention" for layer_type in layer_types):
         raise ValueError(f"{text.where}layer_types is {layer_types!r}; this network computes only 'full_attention'")
     dim, n_heads = text.integer("hidden_size"), text.integer("num_attention_heads")
+    if n_heads < 1:
+        raise ValueError(f"{text.where}num_attention_heads is {n_heads}, must be greater than 0")
     return DecoderConfig(
         dim=dim,
         n_layers=text.integer("num_hidden_layers"),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from magister.kernels.quantized import Format, Quantized, dequantize
-from magister.model import gguf_blocks, gguf_files, names, permute, shards
+from magister.model import expected, gguf_blocks, gguf_files, names, permute, shards
 from magister.model.config import ModelConfig
 from magister.model.config_files import config_json, params_json
 from magister.model.disk import flush
@@ -55,7 +55,6 @@ FLOATS: Mapping[Type, torch.dtype] = {Type.F32: torch.float32, Type.F16: torch.f
 Tick = Callable[[], None]
 """Called after every tensor."""
 
-_DTYPE_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _EDGES = ("tok_embeddings.weight", "output.weight")
 _CHUNK = 1 << 22
 """Numbers restored at a time: what is needed on the way stays small beside a large matrix."""
@@ -101,9 +100,9 @@ def write_folder(
         for name, value in _checked(tensors, config):
             dense = _dense(value, FLOATS[asked] if asked else None)
             if hf and names.is_query_or_key(name):
-                dense = permute.native_to_hf(dense, _head_dim(name, config))
+                dense = permute.native_to_hf(dense, names.head_dim(name, config))
             if dense.dim() > 1:
-                counts[_DTYPE_NAMES[dense.dtype]] += 1
+                counts[expected.FLOATS[dense.dtype]] += 1
             writer.add(spelled[name][0], dense)
             tick()
         writer.finish()
@@ -156,15 +155,10 @@ def _checked(
         shape = missing.pop(name, None)
         if shape is None:
             raise ValueError(f"{name}: the network has no such tensor, or it came twice")
-        found = (value.outputs, value.inputs) if isinstance(value, Quantized) else tuple(value.shape)
-        if found != shape:
-            raise ValueError(f"{name} has shape {list(found)}, the description asks for {list(shape)}")
-        if isinstance(value, Tensor) and value.dtype not in _DTYPE_NAMES:
-            raise ValueError(f"{name} is stored as {value.dtype}, must be one of {', '.join(map(str, _DTYPE_NAMES))}")
+        expected.check(name, value, shape)
         yield name, value
     if missing:
-        some = ", ".join(list(missing)[:20]) + (" ..." if len(missing) > 20 else "")
-        raise ValueError(f"{len(missing)} tensors missing: {some}")
+        raise ValueError(expected.listed("tensors missing", missing))
 
 
 def _kept(name: str, value: Tensor | Quantized, asked: Type | None) -> tuple[str, Tensor | Quantized]:
@@ -215,13 +209,6 @@ def _dense(value: Tensor | Quantized, dtype: torch.dtype | None) -> Tensor:
 
 def _decoder_names(config: ModelConfig) -> set[str]:
     return {name for name, _ in build(config).decoder.named_parameters()}
-
-
-def _head_dim(native: str, config: ModelConfig) -> int:
-    if native.startswith("vision_encoder."):
-        assert config.vision is not None
-        return config.vision.head_dim
-    return config.decoder.head_dim
 
 
 def _write_json(path: Path, what: Mapping[str, object]) -> None:

@@ -163,7 +163,12 @@ class _Reader:
         if not isinstance(alignment, int) or alignment < 1:
             raise ValueError(f"{self.path}: general.alignment is {alignment!r}, must be a positive whole number")
         start = -(-self.at // alignment) * alignment
-        return Container(metadata, {one.name: self._placed(start, one) for one in found})
+        tensors: dict[str, Record] = {}
+        for one in found:
+            if one.name in tensors:
+                raise ValueError(f"{self.path}: {one.name} is there twice")
+            tensors[one.name] = self._placed(start, one)
+        return Container(metadata, tensors)
 
     def _stated(self) -> _Stated:
         name, dims = self._text(), self._number("<I")

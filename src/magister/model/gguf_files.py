@@ -20,6 +20,7 @@ from torch import Tensor
 from magister.kernels.quantized import Quantized
 from magister.model import gguf_blocks
 from magister.model.config import DecoderConfig, ModelConfig
+from magister.model.expected import listed
 from magister.model.gguf_container import SUFFIX, Container, Counted, Record, Value, read, read_tensor
 from magister.model.network import build, native_parameters
 
@@ -98,7 +99,7 @@ def stream(path: Path) -> Iterator[tuple[str, Tensor | Quantized]]:
     }
     missing, unexpected = sorted(shapes.keys() - opened.tensors.keys()), sorted(opened.tensors.keys() - shapes.keys())
     if missing or unexpected:
-        raise ValueError(f"{path}: {_listed('missing', missing)}; {_listed('unexpected', unexpected)}")
+        raise ValueError(f"{path}: {listed('missing', missing)}; {listed('unexpected', unexpected)}")
     for record in opened.tensors.values():
         _check(record, shapes[record.name][1])
     for record in opened.tensors.values():
@@ -139,16 +140,22 @@ def _open(path: Path) -> Container:
     if path.is_dir():
         found = _candidates(path)
         if len(found) != 1:
-            raise ValueError(f"{path} holds {_listed('GGUF files', [file.name for file in found])}; name one of them")
+            raise ValueError(f"{path} holds {listed('GGUF files', [file.name for file in found])}; name one of them")
         path = found[0]
     part = _PART.fullmatch(path.name)
     if part is None:
         return read(path)
     parts = [path.with_name(f"{part[1]}-{n:05}-of-{part[3]}{SUFFIX}") for n in range(1, int(part[3]) + 1)]
     if absent := [file.name for file in parts if not file.is_file()]:
-        raise ValueError(f"{path.parent}: {_listed('missing parts', absent)}")
+        raise ValueError(f"{path.parent}: {listed('missing parts', absent)}")
     opened = [read(file) for file in parts]
-    return Container(opened[0].metadata, {name: r for one in opened for name, r in one.tensors.items()})
+    tensors: dict[str, Record] = {}
+    for one in opened:
+        for name, record in one.tensors.items():
+            if name in tensors:
+                raise ValueError(f"{name} is in {tensors[name].path.name} and in {record.path.name}")
+            tensors[name] = record
+    return Container(opened[0].metadata, tensors)
 
 
 def _config(opened: Container, path: Path) -> ModelConfig:
@@ -161,13 +168,17 @@ def _config(opened: Container, path: Path) -> ModelConfig:
     embedding = opened.tensors.get("token_embd.weight")
     if embedding is None:
         raise ValueError(f"{path}: token_embd.weight is missing")
+    if len(embedding.shape) != 2:
+        raise ValueError(f"{path}: token_embd.weight has shape {list(embedding.shape)}, must have two dimensions")
     tokens = values.get("tokenizer.ggml.tokens")
     if isinstance(tokens, Counted) and tokens.length != embedding.shape[0]:
         raise ValueError(
             f"{path}: the tokenizer has {tokens.length} tokens, token_embd.weight {embedding.shape[0]} rows"
         )
     dim, n_heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
-    head_dim = keys.integer("attention.key_length", dim // n_heads if n_heads else 0)
+    if n_heads < 1:
+        raise ValueError(f"{path}: {keys.prefix}attention.head_count is {n_heads}, must be greater than 0")
+    head_dim = keys.integer("attention.key_length", dim // n_heads)
     for other in ("attention.value_length", "rope.dimension_count"):
         if keys.integer(other, head_dim) != head_dim:
             raise ValueError(
@@ -261,8 +272,3 @@ def _check(record: Record, shape: tuple[int, ...]) -> None:
     if record.kind not in gguf_blocks.READABLE:
         known = ", ".join(gguf_blocks.READABLE)
         raise ValueError(f"{record.path}: {record.name} is of kind {record.kind}, which is not read; {known} are")
-
-
-def _listed(what: str, items: list[str]) -> str:
-    shown = ", ".join(items[:20]) + (f" and {len(items) - 20} more" if len(items) > 20 else "")
-    return f"{len(items)} {what}" + (f": {shown}" if items else "")

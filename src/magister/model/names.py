@@ -1,10 +1,12 @@
-"""The two spellings of every tensor's name: native checkpoints' and Hugging Face's.
+"""The two spellings of every tensor's name, native checkpoints' and Hugging Face's, and whose a tensor is.
 
-Knows names only; the order of rows inside query and key weights is `permute`'s. Source:
+Knows no tensors; the order of rows inside query and key weights is `permute`'s. Source:
 transformers:models/mistral3/convert_mistral3_weights_to_hf.py.
 """
 
 import re
+
+from magister.model.config import ModelConfig
 
 _LAYER = {
     "attention_norm": "input_layernorm",
@@ -82,3 +84,10 @@ def plain_hf(stored: str) -> str:
 def is_query_or_key(native: str) -> bool:
     """True for the weights whose rows `permute` moves."""
     return _QUERY_OR_KEY.search(native) is not None
+
+
+def head_dim(native: str, config: ModelConfig) -> int:
+    """Width of one head of the network that the tensor belongs to, of images or of text."""
+    if config.vision is not None and native.startswith("vision_encoder."):
+        return config.vision.head_dim
+    return config.decoder.head_dim

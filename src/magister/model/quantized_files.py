@@ -21,7 +21,7 @@ from torch import Tensor
 
 from magister.kernels.dispatch import moved
 from magister.kernels.quantized import Format, Quantized
-from magister.model import atomic
+from magister.model import atomic, expected
 from magister.model.config import ModelConfig
 from magister.model.config_files import params_json
 from magister.model.network import build, native_parameters
@@ -106,15 +106,14 @@ class Writer:
         says so, unless it is quantised already.
 
         A name that was added before is compared with what was added then, and not computed again. ValueError for a
-        name or a shape that the network has not, and for a tensor that is not the one added before. OSError where the
+        name or a shape that the network has not, for a type that is not read back, and for a tensor that is not the one
+        added before. OSError where the
         disk is full, with the bytes that were needed; what was done stays done.
         """
         shape = self._shapes.get(name)
         if shape is None:
             raise ValueError(f"{name}: the network has no such tensor")
-        found = (tensor.outputs, tensor.inputs) if isinstance(tensor, Quantized) else tuple(tensor.shape)
-        if found != tuple(shape):
-            raise ValueError(f"{name} has shape {list(found)}, the description asks for {list(shape)}")
+        expected.check(name, tensor, shape)
         digest = _digest(tensor)
         before = self._index["tensors"].get(name) or self._entries.get(name)
         if before is not None:
@@ -158,13 +157,13 @@ class Writer:
         if self.finished:
             return
         if self.missing:
-            some = ", ".join(self.missing[:20]) + (" ..." if len(self.missing) > 20 else "")
-            raise ValueError(f"{self._folder}: {len(self.missing)} tensors missing: {some}")
+            raise ValueError(f"{self._folder}: {expected.listed('tensors missing', self.missing)}")
         self.close_part()
         # Once, and not at each opening: all parts of a 24B model are 14 GB to read, and a run may be stopped often.
         self._check_earlier(verify)
         for companion in companions:
-            atomic.replace(self._folder / companion.name, partial(shutil.copyfile, companion), companion.stat().st_size)
+            copy, size = partial(shutil.copyfile, companion), companion.stat().st_size
+            atomic.replace(atomic.File(self._folder / companion.name, copy, size))
         lines = "".join(f"{name} {entry['source']}\n" for name, entry in sorted(self._index["tensors"].items()))
         source = self._index["source"] | {"sha256": hashlib.sha256(lines.encode()).hexdigest()}
         self._write_index(complete=True, source=source)

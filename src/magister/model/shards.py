@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from magister.model.disk import flush
+from magister.model.expected import listed
 
 _CODES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _PIECE = 16 << 20
@@ -67,7 +68,7 @@ def _files(folder: Path, stem: str) -> list[Path]:
         claimed = max((int(total) for _, total in numbers), default=0)
         absent = [f"number {n} of {claimed}" for n in range(1, claimed + 1) if n not in present]
     if absent:
-        raise ValueError(f"{folder}: {len(absent)} missing shards: {', '.join(absent[:20])}")
+        raise ValueError(f"{folder}: {listed('missing shards', absent)}")
     return files
 
 

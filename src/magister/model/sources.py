@@ -71,8 +71,7 @@ def _hf(path: Path, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
     for stored in files:
         name, tensor = native.get(names.plain_hf(stored), stored), shards.read(files, stored)
         if names.is_query_or_key(name):
-            vision = config.vision if name.startswith("vision_encoder.") else None
-            head_dim = vision.head_dim if vision else config.decoder.head_dim
+            head_dim = names.head_dim(name, config)
             # A wrong shape goes on as it is, so that whoever asks for another can name both.
             if tensor.dim() == 2 and tensor.shape[0] % head_dim == 0:
                 tensor = permute.hf_to_native(tensor, head_dim)

@@ -7,22 +7,18 @@ have its shape, and be expected. Knows no downloads, no tokenizer, and of quanti
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from magister.kernels import dispatch
 from magister.kernels.quantized import Quantized, dequantize
-from magister.model import atomic, names, permute, sources
+from magister.model import atomic, expected, names, permute, sources
 from magister.model.config import ModelConfig
 from magister.model.config_files import config_json, params_json
-from magister.model.disk import flush
 from magister.model.network import (
     Model,
     build,
@@ -32,8 +28,6 @@ from magister.model.network import (
     set_product,
     takes_product,
 )
-
-_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 def read_config(path: Path | str) -> ModelConfig:
@@ -56,8 +50,7 @@ def load(path: Path | str, *, device: torch.device | str = "cpu", dtype: torch.d
     and missing or unexpected tensors, all listed. OSError where the system refuses.
     """
     folder = Path(path)
-    if dtype is not None and dtype not in _DTYPES:
-        raise ValueError(f"dtype is {dtype}, must be one of {', '.join(map(str, _DTYPES))}")
+    expected.check_dtype(dtype)
     model = build(read_config(folder))
     missing = {name: parameter.shape for name, parameter in native_parameters(model)}
     unexpected: list[str] = []
@@ -66,7 +59,7 @@ def load(path: Path | str, *, device: torch.device | str = "cpu", dtype: torch.d
         if shape is None:
             unexpected.append(name)
             continue
-        _check(name, stored, shape)
+        expected.check(name, stored, shape)
         # Copies, never views: what the reader gives may be the file itself, mapped.
         if isinstance(stored, Quantized) and takes_product(model, name):
             set_product(model, name, dispatch.place(dispatch.moved(stored, device, copy=True), device))
@@ -76,7 +69,9 @@ def load(path: Path | str, *, device: torch.device | str = "cpu", dtype: torch.d
         value = torch.empty(shape, dtype=dtype or stored.dtype, device=device)
         set_parameter(model, name, value.copy_(stored))
     if missing or unexpected:
-        raise ValueError(f"{folder}: {listed('missing', list(missing))}; {listed('unexpected', unexpected)}")
+        raise ValueError(
+            f"{folder}: {expected.listed('missing', missing)}; {expected.listed('unexpected', unexpected)}"
+        )
     if dtype is None:
         _even_out(model)
     return model.eval()
@@ -86,8 +81,8 @@ def save_native(model: Model, path: Path | str, dtype: torch.dtype | None = None
     """Writes `params.json` and `consolidated.safetensors` into folder `path`, made if need be, in `dtype` (None: as
     held).
 
-    Each file appears whole or not at all: it is written under another name, flushed to disk, and renamed. ValueError
-    for a model with quantised matrices.
+    Each file appears whole or not at all: it is written under another name, flushed to disk, and renamed; where one
+    cannot be, both stay as they were. ValueError for a model with quantised matrices. OSError where the system refuses.
     """
     tensors = {name: _stored(parameter, dtype) for name, parameter in _plain_parameters(model)}
     _write(Path(path), "consolidated", "params.json", params_json(model.config), tensors)
@@ -104,25 +99,10 @@ def save_hf(model: Model, path: Path | str, dtype: torch.dtype | None = None) ->
     for name, parameter in _plain_parameters(model):
         value = _stored(parameter, dtype)
         if names.is_query_or_key(name):
-            value = permute.native_to_hf(value, _head_dim(name, config))
+            value = permute.native_to_hf(value, names.head_dim(name, config))
         tensors[names.to_hf(name, multimodal=config.vision is not None)] = value.contiguous()
     kept = dtype or next(model.parameters()).dtype
-    _write(Path(path), "model", "config.json", config_json(config, _DTYPES[kept]), tensors)
-
-
-def _check(name: str, stored: Tensor | Quantized, shape: torch.Size) -> None:
-    found = [stored.outputs, stored.inputs] if isinstance(stored, Quantized) else list(stored.shape)
-    if found != list(shape):
-        raise ValueError(f"{name} has shape {found}, the description asks for {list(shape)}")
-    if isinstance(stored, Tensor) and stored.dtype not in _DTYPES:
-        raise ValueError(f"{name} is stored as {stored.dtype}, must be one of {', '.join(map(str, _DTYPES))}")
-
-
-def _head_dim(native: str, config: ModelConfig) -> int:
-    if native.startswith("vision_encoder."):
-        assert config.vision is not None
-        return config.vision.head_dim
-    return config.decoder.head_dim
+    _write(Path(path), "model", "config.json", config_json(config, expected.FLOATS[kept]), tensors)
 
 
 def _even_out(model: Model) -> None:
@@ -132,12 +112,6 @@ def _even_out(model: Model) -> None:
     for name, parameter in list(native_parameters(model)):
         if parameter.dtype is not kept:
             set_parameter(model, name, parameter.detach().to(kept))
-
-
-def listed(what: str, items: list[str]) -> str:
-    """How many `items` of `what` there are, and the first twenty of them, in words."""
-    shown = ", ".join(items[:20]) + (f" and {len(items) - 20} more" if len(items) > 20 else "")
-    return f"{len(items)} {what}" + (f": {shown}" if items else "")
 
 
 def _plain_parameters(model: Model) -> Iterator[tuple[str, Tensor]]:
@@ -152,18 +126,7 @@ def _stored(parameter: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _write(folder: Path, stem: str, described_in: str, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    weights, text = folder / f"{stem}.safetensors", folder / described_in
-    weights_new, text_new = (atomic.unfinished(target, os.getpid()) for target in (weights, text))
-    try:
-        save_file(tensors, weights_new, metadata={"format": "pt"})
-        text_new.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        # safetensors makes files that only their owner may read, whatever the umask.
-        weights_new.chmod(text_new.stat().st_mode)
-        for new in (weights_new, text_new):
-            flush(new)
-        weights_new.replace(weights)
-        text_new.replace(text)
-        flush(folder)
-    finally:
-        for new in (weights_new, text_new):
-            new.unlink(missing_ok=True)
+    # In the order of their names, as safetensors' own writer has them.
+    made = atomic.Safetensors(dict(sorted(tensors.items())))
+    weights = atomic.File(folder / f"{stem}.safetensors", made.write, made.size)
+    atomic.replace(weights, atomic.json_file(folder / described_in, description))

@@ -58,8 +58,4 @@ def exact_divide(a: int, b: int) -> digits.Work:
     work = long_divide(abs(a), abs(b))
     if a >= 0 and b > 0:
         return work
-    return digits.Work(f"{work.text}\n{_term(a)}/{_term(b)}={a // b}", a // b)
-
-
-def _term(number: int) -> str:
-    return f"({number})" if number < 0 else str(number)
+    return digits.Work(f"{work.text}\n{digits.bracketed(a)}/{digits.bracketed(b)}={a // b}", a // b)

@@ -209,14 +209,7 @@ def _by_seven(n: int) -> str:
     shown = f"{n}/7={n // 7} remainder {n % 7}"
     if n < 7:
         return shown
-    lines, done, rest = [f"{n}/7:"], "", 0
-    for digit in str(n):
-        rest = rest * 10 + int(digit)
-        if done or rest >= 7:
-            done += str(rest // 7)
-            lines.append(f"{rest}-{rest // 7}*7={rest % 7}|{done}")
-            rest %= 7
-    return "\n".join([*lines, shown])
+    return "\n".join([*digits.division_lines(n, 7), shown])
 
 
 def _is_leap(lines: list[str], year: int) -> bool:

@@ -74,7 +74,7 @@ def multiply(a: int, b: int) -> Work:
     """a * b for any integers; table facts at once, else digit by digit and summed."""
     if a < 0 or b < 0:
         inner = multiply(abs(a), abs(b))
-        return Work(f"{inner.text}\n{_term(a)}*{_term(b)}={a * b}", a * b)
+        return Work(f"{inner.text}\n{bracketed(a)}*{bracketed(b)}={a * b}", a * b)
     if min(a, b) < 2 or (min(a, b) <= 10 and max(a, b) <= 12):
         return _fact(a, "*", b, a * b)
     if b < 10:
@@ -107,14 +107,19 @@ def divide(a: int, b: int) -> Work:
     shown = stated_quotient(a, b)
     if b == 1 or (b <= 10 and a <= 100 and not remainder) or a < b:
         return Work(shown, quotient)
-    steps = [f"{rest}-{times}*{b}={rest - times * b}|{done}" for rest, times, done in division_steps(a, b)]
-    return Work("\n".join([f"{a}/{b}:", *steps, shown]), quotient)
+    return Work("\n".join([*division_lines(a, b), shown]), quotient)
 
 
 def stated_quotient(a: int, b: int) -> str:
     """a / b at once: `56/7=8`, `59/7=8 remainder 3`."""
     quotient, remainder = divmod(a, b)
     return f"{a}/{b}={quotient}" + (f" remainder {remainder}" if remainder else "")
+
+
+def division_lines(a: int, b: int) -> list[str]:
+    """A long division without its equation: the heading, and a line for each digit of the quotient."""
+    steps = (f"{rest}-{times}*{b}={rest - times * b}|{done}" for rest, times, done in division_steps(a, b))
+    return [f"{a}/{b}:", *steps]
 
 
 def division_steps(a: int, b: int) -> Iterator[tuple[int, int, str]]:
@@ -128,6 +133,11 @@ def division_steps(a: int, b: int) -> Iterator[tuple[int, int, str]]:
         done += str(times)
         yield rest, times, done
         rest -= times * b
+
+
+def bracketed(number: int) -> str:
+    """A number where a sign may stand before it: in brackets where it is negative."""
+    return f"({number})" if number < 0 else str(number)
 
 
 def _by_one_digit(a: int, b: int) -> list[str]:
@@ -168,10 +178,6 @@ def _nonzero(number: int) -> int:
 def _digit(number: int, place: int) -> int | None:
     text = str(number)
     return int(text[-1 - place]) if place < len(text) else None
-
-
-def _term(number: int) -> str:
-    return f"({number})" if number < 0 else str(number)
 
 
 def _fact(a: int, operator: str, b: int, result: int) -> Work:

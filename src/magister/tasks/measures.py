@@ -26,7 +26,7 @@ def quotient(a: int, b: int) -> str:
         text = f"{multiples}\n" + (f"{size}/{of}={size // of}" if short else text)
     if a >= 0 and b > 0:
         return text
-    return f"{text}\n{_term(a)}/{_term(b)}={a // b}"
+    return f"{text}\n{digits.bracketed(a)}/{digits.bracketed(b)}={a // b}"
 
 
 def gcd(a: int, b: int) -> str:
@@ -149,7 +149,7 @@ def _divided(a: int, right: int) -> list[str]:
         return []
     if a == -1:
         return [f"x={-right}"]
-    return [f"x={right}/{_term(a)}", quotient(right, a), f"x={right // a}"]
+    return [f"x={right}/{digits.bracketed(a)}", quotient(right, a), f"x={right // a}"]
 
 
 def _row(row: Row, *, given: bool = False) -> str:
@@ -163,7 +163,3 @@ def _row(row: Row, *, given: bool = False) -> str:
 
 def _number(a: int) -> str:
     return {1: "", -1: "-"}.get(a, str(a))
-
-
-def _term(number: int) -> str:
-    return f"({number})" if number < 0 else str(number)

@@ -26,6 +26,7 @@ _BEYOND_LEAST, _BEYOND_MOST = 10_000, 99_999
 _LONGEST, _LONGEST_BEYOND = 400, 600
 """Characters of their measure above which operands are drawn again."""
 _TRIES = 30
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 
 
 def generate(rng: random.Random, level: int, book: Phrasebook) -> Problem:
@@ -189,10 +190,11 @@ def _in_base(n: int, base: int) -> str:
 
 
 def _factors(text: str) -> list[int] | None:
+    text = re.sub("[⁰¹²³⁴-⁹]+", lambda match: f"^{match.group().translate(_SUPERSCRIPTS)}", text)
     text = re.sub(r"^\s*\d+\s*=", "", text)
     found: list[int] = []
     for part in re.split(r"[*×·x]|\\times|\\cdot", text):
-        match = re.fullmatch(r"\s*(\d{1,9})(?:\^\{?(\d)\}?)?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,9})(?:\^\{?(\d{1,2})\}?)?\s*", part)
         if match is None:
             return None
         found += [int(match.group(1))] * int(match.group(2) or 1)

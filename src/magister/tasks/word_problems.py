@@ -67,14 +67,21 @@ def generate(rng: random.Random, level: int, book: Phrasebook) -> Problem:
 
 
 def grade(problem: Problem, reply: str) -> bool:
-    """Whether the number is right; the unit, or a noun of the prompt, may follow it."""
+    """Whether the number is right; the unit, or a noun of the prompt, of one or of many, may follow it."""
     match = re.fullmatch(r"([^A-Za-z]*\d)\.?\s*([A-Za-z][A-Za-z' -]*)?\.?", extract(reply))
     if match is None or rational(match.group(1)) != rational(problem.answer):
         return False
     unit = (match.group(2) or "").strip().casefold()
     if not unit or problem.kind in _UNITS:
         return not unit or unit in _UNITS[problem.kind]
-    return unit not in _NOT_ITEMS and re.search(rf"\b{re.escape(unit)}\b", problem.prompt.casefold()) is not None
+    forms = {unit, *_plurals(unit)}
+    named = re.search(rf"\b({'|'.join(map(re.escape, forms))})\b", problem.prompt.casefold())
+    return named is not None and not forms & _NOT_ITEMS
+
+
+def _plurals(noun: str) -> tuple[str, ...]:
+    """What the regular plural of a noun may be: a prompt says `apples` where the answer is 1 apple."""
+    return f"{noun}s", re.sub(r"([sxzoh])$", r"\1es", noun), re.sub(r"y$", "ies", noun), re.sub(r"fe?$", "ves", noun)
 
 
 def _story(rng: random.Random, level: int, book: Phrasebook) -> tuple[Problem, int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from magister.model.disk import flush
+from magister.model import atomic
 
 NAME = "checkpoint.pt"
 
@@ -21,17 +21,18 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     Raises `OSError` where it cannot be written; the previous checkpoint is then untouched and no partial file is left.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    target, partial = folder / NAME, folder / f"{NAME}.partial"
-    try:
-        with partial.open("wb") as file:
+    target = folder / NAME
+
+    def write(new: Path) -> None:
+        with new.open("wb") as file:
             torch.save(state, file)
-        flush(partial)
+
+    try:
+        # Always the same other name: of however many runs that were killed, at most one unfinished file is left.
+        atomic.replace(atomic.File(target, write, new=folder / f"{NAME}.partial"))
     except (OSError, RuntimeError) as error:
         # torch reports a failed write of its zip stream as RuntimeError.
-        partial.unlink(missing_ok=True)
         raise OSError(f"could not write checkpoint {target}: {error}") from error
-    partial.replace(target)
-    flush(folder)
     return target
 
 

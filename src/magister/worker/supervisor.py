@@ -20,7 +20,7 @@ from magister.worker.frames import Hello, Load
 from magister.worker.process import Process, how_it_ended
 
 REFUSED = 2
-"""The exit code of an engine that will not load what it was told to: trying again would not help."""
+"""The exit code of an engine that will not load what it was told to."""
 _KNOCK_SECONDS = 0.02
 """Between two attempts to connect to a process that starts."""
 _DEATH_SECONDS = 0.5
@@ -205,7 +205,7 @@ class Supervisor:
         return self._client
 
     async def _restart(self, unwell: int) -> WorkerClient | None:
-        """A new process, ready; None where it is no use. `unwell`: how many before it did not run well."""
+        """A new process, ready; None where no attempt led to one. `unwell`: how many before it did not run well."""
         for attempt in range(self._patience.attempts):
             if unwell + attempt:
                 # Past 2^32 it is the longest anyway, and past 2^1023 it would be no number.
@@ -215,10 +215,9 @@ class Supervisor:
             try:
                 return await self._begin()
             except (ValueError, Upstream) as error:
+                # Refused is an attempt like any other: it has loaded the same once, and what it lacks may come back.
                 await self._clear()
                 self._reason = str(error)
-                if isinstance(error, ValueError):
-                    break
         self._status = Status.FAILED
         return None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -42,16 +40,13 @@ from magister.cli.hub.source import (
     pulled,
     read_shape,
 )
-from magister.cli.machine import usable_cores
+from magister.cli.machine import SPARE, free_disk, usable_cores
+from magister.cli.progress import bar_of
 from magister.kernels.quantized import Quantized
 from magister.model import atomic, sources
 from magister.model.disk import flush
 from magister.model.quantize import Plan
 from magister.model.quantized_files import Writer, is_quantized
-
-SPARE = 64 << 20
-"""Bytes of disk left over at least: descriptions, the vocabulary, and what else the system writes meanwhile."""
-
 
 LOCK = "lock"
 """In the folder of a pull under way: held by the process that is at work in it."""
@@ -192,7 +187,7 @@ def _pull_whole(state: State, listing: Listing, source: Source, destination: Pat
 def _check_disk(destination: Path, staging: Path, needed: int, show: Show) -> None:
     """ValueError where what is still to come has no room; what an earlier run left counts as room."""
     there = sum(_size(folder) for folder in (destination, staging) if folder.is_dir())
-    wanted, free = max(0, needed - there) + SPARE, shutil.disk_usage(staging).free
+    wanted, free = max(0, needed - there) + SPARE, free_disk(staging)
     if free < wanted:
         raise ValueError(
             f"{destination}: needs {wanted:,} bytes of disk at the most, {free:,} are free there; make room, name "
@@ -245,7 +240,7 @@ class Show:
 
     def say(self, words: str) -> None:
         """One line that stays."""
-        self._progress.console.print(words, highlight=False, soft_wrap=True)
+        self._progress.console.print(words, highlight=False, soft_wrap=True, markup=False)
 
     @contextmanager
     def download(self, what: str, size: int, part: Path) -> Iterator[None]:
@@ -289,5 +284,5 @@ def _progress() -> Iterator[Show]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with bar_of(*columns) as progress:
         yield Show(progress)

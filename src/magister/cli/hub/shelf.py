@@ -29,9 +29,15 @@ def folder() -> Path:
     it is an absolute path."""
     if named := os.environ.get(PLACE, ""):
         return Path(named).expanduser().absolute()
+    return data() / "models"
+
+
+def data() -> Path:
+    """The user's folder of what Magister keeps; it need not exist. XDG_DATA_HOME moves it, where it is an absolute
+    path."""
     data = os.environ.get("XDG_DATA_HOME", "")
     base = Path(data) if os.path.isabs(data) else Path.home() / ".local" / "share"
-    return base / "magister" / "models"
+    return base / "magister"
 
 
 def repository(name: str) -> str:

@@ -6,16 +6,18 @@ needs all of it at once is not run where there is no room, and the report says s
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from magister.cli import places
 from magister.cli.placement import is_small
+from magister.cli.progress import bar_of
 from magister.cli.verify import files, parity, probes, report, tensors
 from magister.cli.verify.check import (
     PARITY,
@@ -38,9 +40,13 @@ GREEDY = 16
 
 
 def run(model: str, out: Path | None, against: str | None) -> int:
-    """Verify, write the report, say the verdict; returns the exit code, 1 where a check failed. ValueError for what is
-    no checkpoint at all."""
+    """Verify, write the report, say the verdict; returns the exit code: 1 where a check failed, 2 where the report
+    could not be written. ValueError for what is no checkpoint at all."""
     path = places.find(model)
+    page = out or Path(f"verify-{places.called(path)}.md")
+    if page.is_dir() or not os.access(page if page.exists() else page.parent, os.W_OK):
+        print(f"magister verify: --out: {page} cannot be written", file=sys.stderr)
+        return 2
     config = weights.read_config(path)
     second = _second(path, config, against)
     sections: dict[str, list[Check]] = {"Files": files.checks(path)}
@@ -53,12 +59,12 @@ def run(model: str, out: Path | None, against: str | None) -> int:
     ready = whole and not report.failed(sections)
     why = "something above failed"
     sections["Engine"] = probes.engine(path, reference) if ready else [skipped("engine", why)]
-    page = out or Path(f"verify-{path.stem}.md")
-    page.write_text(report.render(model, path, config, sections), encoding="utf-8")
     bad = report.failed(sections)
     for check in bad:
         print(f"FAILED {check.name}: {check.figure} {check.bound}".rstrip())
-    print(f"{model}: {report.verdict(sections)}; the report is {page}")
+    print(f"{model}: {report.verdict(sections)}", flush=True)
+    page.write_text(report.render(model, path, config, sections), encoding="utf-8")
+    print(f"the report is {page}")
     return 1 if bad else 0
 
 
@@ -145,6 +151,6 @@ def _tokenizer(path: Path, config: ModelConfig) -> list[Check]:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with bar_of(*columns) as progress:
         task = progress.add_task("", total=total)
         yield lambda: progress.advance(task)

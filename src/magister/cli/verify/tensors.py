@@ -17,8 +17,8 @@ from magister.cli.verify.check import Difference
 from magister.kernels.quantized import Format, Quantized, dequantize
 from magister.model import compressed_tensors, names, permute, quantized_files, shards, sources
 from magister.model.config import ModelConfig
+from magister.model.expected import listed
 from magister.model.network import build, native_parameters
-from magister.model.weights import listed
 
 ENDS, VISION = "embeddings and head", "image network"
 
