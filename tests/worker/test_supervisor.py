@@ -331,8 +331,8 @@ def _refused_in_between(path: Path) -> list[str]:
     """An engine that finds no room the second time it starts."""
     flag = path.with_suffix(".times")
     flag.touch()
-    count = f'echo >> {flag}; [ $(wc -l < {flag}) != 2 ] || {{ echo no room; exit 2; }}; exec "$@"'
-    return ["sh", "-c", count, "sh", *command("nano", path)]
+    code = f'echo >> {flag}; case $(wc -l < {flag}) in 2) echo no room; exit 2;; 3) rm {flag};; esac; exec "$@"'
+    return ["sh", "-c", code, "sh", *command("nano", path)]
 
 
 def _only_once(path: Path) -> list[str]:

@@ -83,8 +83,8 @@ class Mixture:
     """Of names, nouns and words: any word of the full vocabulary, so that no word is unexpected."""
     plain: float = 0.25
     """Of phrasings of the families in `ORDERS`: one of the shortest, as people ask who only want to know."""
-    ordinary: float = 0.3
-    """Of sentences of stories: one of their list's first, which are the ways that everybody tells them in."""
+    ordinary: float = 0.2
+    """Of stories: told from beginning to end in the first sentences of the lists, as everybody tells them."""
 
 
 DIRECT_ASKS = (
@@ -122,8 +122,15 @@ class ConversationSource:
         self._people = (
             frozenset(self._books["word_problems"].words["names"]) if "word_problems" in self._books else frozenset()
         )
+        self._ordinary = _ordinary_book(mixture)
         self._tellers = [name for name in self._names if name in TELLERS]
-        self._orders = [(name, kind) for name in self._names if name in ORDERS for kind in self._books[name].kinds]
+        self._orders = [
+            (name, kind)
+            for name in self._names
+            if name in ORDERS
+            for kind in self._books[name].kinds
+            for _ in range(_MISTAKEN.get(kind, 1))
+        ]
         self._orders += [(name, kind) for name in self._tellers for kind in _TOLD[name]]
 
     def draw(self, seed: int) -> Conversation:
@@ -138,8 +145,8 @@ class ConversationSource:
         return Conversation(turns, official=official, system=rng.choice(SYSTEM_MESSAGES) if own else "")
 
     def opening(self, seed: int) -> Conversation:
-        """A question and the lines in which the thought says what was asked; every kind as often as the others, but
-        stories three times and puzzles of order twice.
+        """A question and the lines in which the thought says what was asked; every kind as often as the others, but for
+        those that are taken for another (`_TOLD`, `_MISTAKEN`).
 
         What a question asks is known after a line, and the lines after it are most of the tokens. An honest reply,
         which has no thought, is whole: some questions have another answer.
@@ -188,10 +195,14 @@ class ConversationSource:
         level = rng.randint(1, FAMILIES[name].LEVELS)
         if name not in HONEST and rng.random() < self._mixture.beyond:
             level = BEYOND
-        problem = draw(FAMILIES[name], rng, level, self._books[name], Split.TRAIN)
+        ordinary = name == "word_problems" and rng.random() < self._mixture.ordinary
+        book = self._ordinary if ordinary else self._books[name]
+        problem = draw(FAMILIES[name], rng, level, book, Split.TRAIN)
         while not _held_out_words(name).isdisjoint(map(str, problem.operands)):  # A made-up word may be one of them.
-            problem = draw(FAMILIES[name], rng, level, self._books[name], Split.TRAIN)
-        return retold(rng, problem, self._people) if name == "word_problems" else problem
+            problem = draw(FAMILIES[name], rng, level, book, Split.TRAIN)
+        if name != "word_problems":
+            return problem
+        return retold(rng, problem, self._people, _RETOLD if ordinary else 1.0)
 
     def _typed(self, rng: random.Random, problem: Problem) -> str:
         """The problem's prompt, as it is or as people type."""
@@ -205,10 +216,16 @@ TELLERS = frozenset({"word_problems", "logic"})
 """Families whose thoughts quote a question sentence by sentence."""
 
 _TOLD = {
-    "word_problems": ("story", "story", "story", "shop", "two_prices", "travel", "work", "pool"),
+    "word_problems": (*("story",) * 6, "shop", "two_prices", "travel", "work", "pool"),
     "logic": ("order", "order", "truth"),
 }
 """Kinds that those families' openings are of: which it is shows in the first line of a thought, in nothing before."""
+
+_MISTAKEN = {"count": 3, "time_before": 3, "date_before": 2, "percent_down": 2, "percent_up": 2}
+"""How much more often openings are of a kind: it is taken for another, or its letter for an article."""
+
+_RETOLD = 3.0
+"""How much more often a story in ordinary sentences is told as people tell it."""
 
 _SHORT_STORY = 2
 """Highest level of stories in openings: the longer ones are hardly taken for anything else."""
@@ -287,9 +304,13 @@ def _training_book(family: str, words: tuple[str, ...], mixture: Mixture) -> Phr
     kinds = book.kinds
     if family in ORDERS:
         kinds = {kind: weighted(templates, shortest(templates), mixture.plain) for kind, templates in kinds.items()}
-    elif family == "word_problems":
-        kinds = {kind: weighted(templates, templates[:_FIRST], mixture.ordinary) for kind, templates in kinds.items()}
     return replace(book, kinds=kinds, words=lists, without=frozenset(said))
+
+
+def _ordinary_book(mixture: Mixture) -> Phrasebook:
+    """Of stories the first sentences of each list, with names and things from the book alone."""
+    book = _training_book("word_problems", (), mixture)
+    return replace(book, kinds={kind: templates[:_FIRST] for kind, templates in book.kinds.items()})
 
 
 def shortest(templates: tuple[str, ...]) -> tuple[str, ...]:

@@ -45,9 +45,11 @@ class _Told(NamedTuple):
     meant: str
 
 
-def retold(rng: random.Random, problem: Problem, names: Set[str]) -> Problem:
-    """`problem`, a story now and then told in another way; `names`: what people in stories are called."""
-    ways = [way for way in (_pronouns, _things, _one_sentence, _number_words) if rng.random() < _HOW_OFTEN]
+def retold(rng: random.Random, problem: Problem, names: Set[str], times: float = 1.0) -> Problem:
+    """`problem`, a story now and then told in another way, or so many times as often; `names`: what people in stories
+    are called.
+    """
+    ways = [way for way in (_pronouns, _things, _one_sentence, _number_words) if rng.random() < times * _HOW_OFTEN]
     if problem.kind != "story" or not ways:
         return problem
     told, rest = _sentences(problem)
