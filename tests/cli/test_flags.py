@@ -4,6 +4,7 @@ import inspect
 from dataclasses import fields
 
 import pytest
+import torch
 
 import magister
 from magister.cli.engine_process import _FLAGS
@@ -28,3 +29,10 @@ def test_python_hands_on_all_that_the_commands_take() -> None:
             magister.load("nano", **{name: value})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="gpu"):
         magister.load("nano", gpu=0)  # type: ignore[call-arg]
+
+
+def test_a_cpus_kernels_are_refused_on_a_gpu_whether_or_not_it_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("magister.kernels.cuda.missing", lambda: "triton is not installed")
+    with pytest.raises(ValueError, match="kernels is 'avx2', on CUDA there are auto and torch"):
+        magister.load("nano", device="cuda", kernels="avx2")
