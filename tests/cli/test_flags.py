@@ -2,16 +2,18 @@
 
 import inspect
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 import torch
 
 import magister
 from magister.cli.engine_process import _FLAGS
-from magister.cli.flags import Flags
+from magister.cli.flags import Flags, KernelChoice
 from magister.cli.main import chat
 from magister.cli.placement import Placement
 from magister.cli.serve_commands import batch, serve
+from magister.kernels import cpu
 
 
 def test_every_way_to_start_a_model_takes_what_placement_has() -> None:
@@ -19,6 +21,7 @@ def test_every_way_to_start_a_model_takes_what_placement_has() -> None:
     assert set(Flags.__annotations__) == set(_FLAGS) == has
     for way in (chat, serve, batch):
         assert has <= set(inspect.signature(way).parameters), way
+    assert set(get_args(get_args(KernelChoice)[0])) == {"auto", "torch", *cpu.NEEDS}
 
 
 def test_python_hands_on_all_that_the_commands_take() -> None:

@@ -9,15 +9,13 @@ import shutil
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-
 from magister.cli import compose, places
 from magister.cli.machine import SPARE, free_disk
-from magister.cli.progress import bar_of
+from magister.cli.progress import counted
 from magister.model import export, gguf_files, weights
 from magister.model.atomic import unfinished
 from magister.model.config import ModelConfig
@@ -43,7 +41,7 @@ def run(source: str, destination: Path, layout: str, type: str | None) -> int:
     destination.parent.mkdir(parents=True, exist_ok=True)
     _clear(destination)
     _check_disk(destination.parent, export.bytes_needed(config, form, asked, _size(path)))
-    with _progress(len(list(native_parameters(build(config))))) as tick, _whole(destination) as new:
+    with counted("tensors", len(list(native_parameters(build(config))))) as tick, _whole(destination) as new:
         tensors = weights.stream(path)
         if form is Layout.GGUF:
             counts = export.write_gguf(new, config, tensors, _metadata(path, config), asked, tick)
@@ -159,14 +157,6 @@ def _runs(process: int) -> bool:
         # Somebody else's, or a number that no process has: not ours to judge.
         return True
     return True
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with bar_of(*columns) as progress:
-        task = progress.add_task("tensors", total=total)
-        yield lambda: progress.advance(task)
 
 
 def _report(destination: Path, layout: Layout, config: ModelConfig, counts: Counter[str]) -> None:

@@ -6,9 +6,11 @@ Knows nothing of what is counted.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 
 def bar_of(*columns: ProgressColumn) -> Progress:
@@ -16,3 +18,11 @@ def bar_of(*columns: ProgressColumn) -> Progress:
     shown = sys.stderr is not None and sys.stderr.isatty()
     # Otherwise rich takes what is printed meanwhile, and says it where the bar is.
     return Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, disable=not shown)
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar over `total` things; gives what to call after each."""
+    with bar_of(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)

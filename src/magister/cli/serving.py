@@ -37,7 +37,7 @@ from magister.text.images import ImageLimits
 from magister.text.render import Renderer
 from magister.text.tokenizer import TekkenPlan, Tokenizer, load_tokenizer, make_tokenizer
 from magister.wire.dialect import Card
-from magister.worker.supervisor import Supervisor
+from magister.worker.supervisor import Status, Supervisor
 
 _KEY_BYTES = 32
 _PATH_BYTES = 103 if sys.platform == "darwin" else 107
@@ -99,17 +99,15 @@ async def opened(options: ModelOptions, settings: Settings, access: Access) -> A
             raise ValueError(
                 f"TMPDIR: {place} has {size} bytes, a socket's path at most {_PATH_BYTES}; set a shorter one"
             )
-        heard: list[bool] = []
 
         def tell(line: str) -> None:
-            # Until it has started, what it says is why it does not, and that is told once.
-            if heard and sys.stderr is not None:
+            # What it says where it does not start is why it does not, and that is told once.
+            if supervisor.state.status not in (Status.STARTING, Status.FAILED) and sys.stderr is not None:
                 print(f"engine: {line}", file=sys.stderr, flush=True)
 
         supervisor = Supervisor(command(options.model, place, **options.placement), place, tell=tell)
         try:
             tokenizer, form = await _started(supervisor, path)
-            heard.append(True)
             limits = ImageLimits(bytes=settings.image_bytes, count=settings.images)
             served = _served(options, path, supervisor, Renderer(tokenizer, form, limits))
             yield _site(served, supervisor, settings, access, answers)

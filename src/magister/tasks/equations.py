@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import replace
 
 from magister.answers import extract, rational
 from magister.tasks import equations_linear, equations_system
+from magister.tasks.equations_linear import Equation
+from magister.tasks.equations_system import System
 from magister.tasks.phrasebook import Phrasebook
 from magister.tasks.problem import BEYOND, Problem, state
 
@@ -28,15 +29,14 @@ def generate(rng: random.Random, level: int, book: Phrasebook) -> Problem:
         equation = equations_linear.draw(rng, level)
         thinking, solution = equations_linear.work_out(equation, letter)
         prompt = book.phrase(rng, "linear", e=equations_linear.write(rng, equation, letter), v=letter)
-        found = _problem("linear", level, equation.operands(), prompt, thinking, f"{letter} = {solution}")
-        return replace(found, same=equation.same())
+        return _problem("linear", level, equation, prompt, thinking, f"{letter} = {solution}")
     letters = ("x", "y") if rng.random() < 0.6 else rng.choice(_PAIRS)
     system = equations_system.draw(rng, level)
     first, second = equations_system.write(rng, system, letters)
     thinking = equations_system.work_out(system, letters)
     prompt = book.phrase(rng, "system", e1=first, e2=second)
     answer = f"{letters[0]} = {system.x}, {letters[1]} = {system.y}"
-    return replace(_problem("system", level, system.operands(), prompt, thinking, answer), same=system.same())
+    return _problem("system", level, system, prompt, thinking, answer)
 
 
 def grade(problem: Problem, reply: str) -> bool:
@@ -47,14 +47,13 @@ def grade(problem: Problem, reply: str) -> bool:
     return given is not None and given == wanted
 
 
-def _problem(
-    kind: str, level: int, operands: tuple[int | str, ...], prompt: str, thinking: str, answer: str
-) -> Problem:
+def _problem(kind: str, level: int, drawn: Equation | System, prompt: str, thinking: str, answer: str) -> Problem:
     return Problem(
         family=NAME,
         kind=kind,
         level=level,
-        operands=operands,
+        operands=drawn.operands(),
+        same=drawn.same(),
         prompt=prompt,
         thinking=thinking,
         answer=answer,

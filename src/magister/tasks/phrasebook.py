@@ -57,6 +57,10 @@ class Phrasebook:
         """One word of the list `name`."""
         return rng.choice(self.words[name])
 
+    def vocabulary(self) -> frozenset[str]:
+        """Every word of its lists, in lower case."""
+        return frozenset(word.casefold() for listed in self.words.values() for word in listed)
+
     def sample(self, rng: random.Random, name: str, count: int) -> list[str]:
         """`count` different words of the list `name`, which may have one more than once."""
         while len(set(found := rng.sample(self.words[name], count))) < count:

@@ -280,8 +280,7 @@ _FIRST = 12
 @cache
 def _held_out_words(family: str) -> frozenset[str]:
     """The words of the family's held-out book, in lower case."""
-    listed = load_book(family, "held_out").words.values()
-    return frozenset(word.casefold() for words in listed for word in words)
+    return load_book(family, "held_out").vocabulary()
 
 
 @cache

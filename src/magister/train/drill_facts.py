@@ -241,13 +241,14 @@ def _reduced(rng: random.Random) -> Fact:
         if isinstance(tree, int) or is_held_out("arithmetic", "expr", arithmetic_expr.tokens(tree)):
             continue
         left = _left(tree, _LONG)
-        if left is not None and rng.random() < 0.3:
-            plain, work = left.asked.split("\n", 1)
-            begun = re.match(r"[^:=]+[:=]", work)
-            assert begun is not None
-            return Fact(f"{plain}\n", begun.group())
-        if left is not None:
+        if left is None:
+            continue
+        if rng.random() >= 0.3:
             return left
+        plain, work = left.asked.split("\n", 1)
+        begun = re.match(r"[^:=]+[:=]", work)
+        assert begun is not None
+        return Fact(f"{plain}\n", begun.group())
 
 
 def _left(tree: arithmetic_expr.Operation, most: int) -> Fact | None:

@@ -136,8 +136,7 @@ class Drills:
 
 def held_out_words() -> frozenset[str]:
     """Every word of every held-out book, in lower case."""
-    books = (load_book(family, "held_out") for family in FAMILIES)
-    return frozenset(word.casefold() for book in books for listed in book.words.values() for word in listed)
+    return frozenset[str]().union(*(load_book(family, "held_out").vocabulary() for family in FAMILIES))
 
 
 def drillable(pieces: Items[bytes], special: Callable[[int], bool], without: frozenset[str]) -> tuple[int, ...]:

@@ -20,10 +20,11 @@ _LONG = re.compile(r"(?<![\d.,])\d{4,6}(?![\d.,]*\d)")
 _EARLY = re.compile(r"\b0(\d:\d\d)\b")
 _SEPARATED = frozenset({"arithmetic", "fractions", "units"})
 """Families whose numbers some write with a comma between thousands; in others commas part one number from another."""
-_DIGIT = re.compile(r"(?<![\w/.,:-])[2-9](?![\w/%.,:-])")
+SMALL = re.compile(r"(?<![\w/.,-])[2-9](?![\w/%.,-])")
+"""A number below ten that stands alone."""
+IN_WORDS = ("", "", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _SIGNS = re.compile(r"\d[^\w\s]*\s*[-+*/=÷×·−x^()]|[-+*/=÷×·−^()]\s*\d")
 """What stands beside the figures of an expression: there nobody writes words."""
-_WORDS = ("", "", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _FIGURES = 0.15
 """How often figures are written another way where they can be."""
 _WORD = re.compile(r"\b[a-z]{4,}\b")
@@ -40,7 +41,7 @@ def retype(rng: random.Random, prompt: str, *, careful: bool) -> str:
 def figures(rng: random.Random, prompt: str, family: str) -> str:
     """`prompt` of a family with its figures now and then as some write them: `1,248`, `9:45` for `09:45`, `three`."""
     if family == "arithmetic" and rng.random() < _FIGURES and not _SIGNS.search(prompt):
-        prompt = _DIGIT.sub(_in_words, prompt)
+        prompt = SMALL.sub(_in_words, prompt)
     pattern, other = (_LONG, _with_comma) if family in _SEPARATED else (_EARLY, _without_nought)
     if family not in _SEPARATED | {"dates"} or not pattern.search(prompt) or rng.random() >= _FIGURES:
         return prompt
@@ -48,7 +49,7 @@ def figures(rng: random.Random, prompt: str, family: str) -> str:
 
 
 def _in_words(match: re.Match[str]) -> str:
-    word = _WORDS[int(match[0])]
+    word = IN_WORDS[int(match[0])]
     return word.capitalize() if match.start() == 0 else word
 
 

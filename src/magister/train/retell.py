@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from magister.tasks import Problem
 from magister.tasks.quotation import MARK, quotations, quote
+from magister.train.noise import IN_WORDS, SMALL
 
 _HOW_OFTEN = 0.12
 """Of stories, for each of the ways; two ways may come together."""
@@ -26,8 +27,6 @@ _SHORTENED = 0.6
 _SHORTER = ((r"loses \d+", "of them"), (r"gets \d+", "more"))
 _IN_WORDS = 0.5
 """Of small numbers in a story in which some are words."""
-_WORDS = ("", "", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_FIGURE = re.compile(r"(?<![\w/.,-])[2-9](?![\w/%.,-])")
 _PRONOUNS = (("He", "his"), ("She", "her"))
 _SUBJECTS = frozenset(subject for subject, _ in _PRONOUNS)
 _LINKS = ("and then", "then", "and", "and after that", "and later")
@@ -148,6 +147,6 @@ def _number_words(rng: random.Random, told: list[_Told], _name: str) -> list[_To
     """Numbers below ten as words, each with an even chance; but none at a sentence's start, where it has a capital."""
 
     def word(match: re.Match[str]) -> str:
-        return match[0] if match.start() == 0 or rng.random() < _IN_WORDS else _WORDS[int(match[0])]
+        return match[0] if match.start() == 0 or rng.random() < _IN_WORDS else IN_WORDS[int(match[0])]
 
-    return [one._replace(text=_FIGURE.sub(word, one.text)) for one in told]
+    return [one._replace(text=SMALL.sub(word, one.text)) for one in told]

@@ -35,8 +35,8 @@ def folder() -> Path:
 def data() -> Path:
     """The user's folder of what Magister keeps; it need not exist. XDG_DATA_HOME moves it, where it is an absolute
     path."""
-    data = os.environ.get("XDG_DATA_HOME", "")
-    base = Path(data) if os.path.isabs(data) else Path.home() / ".local" / "share"
+    named = os.environ.get("XDG_DATA_HOME", "")
+    base = Path(named) if os.path.isabs(named) else Path.home() / ".local" / "share"
     return base / "magister"
 
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from magister.cli import places
 from magister.cli.placement import is_small
-from magister.cli.progress import bar_of
+from magister.cli.progress import counted
 from magister.cli.verify import files, parity, probes, report, tensors
 from magister.cli.verify.check import (
     PARITY,
@@ -84,7 +81,7 @@ def _weights(path: Path, config: ModelConfig, second: tuple[str, tensors.Second]
     theirs = _parity(path, config)
     groups = {tensors.group_of(name) for name in wanted}
     try:
-        with _progress(len(groups)) as advance:
+        with counted("verifying", len(groups)) as advance:
             for name, group in tensors.grouped(weights.stream(path), wanted, wrong):
                 wrong += tensors.not_finite(group)
                 if second is not None:
@@ -146,11 +143,3 @@ def _tokenizer(path: Path, config: ModelConfig) -> list[Check]:
         return probes.tokenizer(path, config)
     except ValueError as error:
         return [holds("tokenizer", False, str(error))]
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with bar_of(*columns) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
