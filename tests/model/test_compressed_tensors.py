@@ -212,6 +212,7 @@ def rewritten(folder: Path, change: Callable[[Parts], object]) -> Path:
 
 
 UP = "language_model.model.layers.1.mlp.up_proj"
+NORM = "language_model.model.layers.1.input_layernorm"
 COLUMNS = torch.arange(64, dtype=torch.int32) // 32
 
 
@@ -240,6 +241,8 @@ def test_columns_in_order_are_no_reordering(tmp_path: Path) -> None:
         (lambda s: s.update({f"{UP}.weight_packed": torch.zeros(64, 8, dtype=torch.int32)}), "not 4 or 8 bits"),
         (lambda s: s.update({f"{UP}.weight_shape": torch.tensor([192, 63])}), r"weight_shape is \[192, 63\]"),
         (lambda s: s.update({f"{UP}.weight_scale": torch.ones(192, 3)}), r"scales have shape \[192, 3\]"),
+        (lambda s: s.update({f"{UP}.weight_scale": torch.ones(192, 0)}), r"scales have shape \[192, 0\]"),
+        (lambda s: s.update({f"{UP}.weight_scale": torch.ones(192, 2, 1)}), r"scales have shape \[192, 2, 1\]"),
         (lambda s: s.update({f"{UP}.weight_scale": torch.ones(192, 8)}), r"up_proj: group is 8, must be a multiple"),
         (lambda s: s.update({f"{UP}.weight_scale": torch.ones(192, 2).int()}), r"scales are stored as torch\.int32"),
         (
@@ -247,6 +250,12 @@ def test_columns_in_order_are_no_reordering(tmp_path: Path) -> None:
             "weight_zero_point has",
         ),
         (lambda s: s.update({f"{UP}.weight_zero_point": torch.zeros(24, 2)}), "zero_point is stored as torch.float32"),
+        (
+            lambda s: s.update({f"{NORM}.weight_packed": torch.zeros(8, dtype=torch.int32)}),
+            r"input_layernorm is quantised .*weight_packed torch\.int32.*\[64\] is no matrix's",
+        ),
+        (lambda s: s.update({f"{NORM}.weight": torch.ones(64).to(torch.int8)}), r"input_layernorm is quantised"),
+        (lambda s: s.update({f"{NORM}.weight": torch.ones(32)}), r"input_layernorm: weight has shape \[32\]"),
         (lambda s: s.update({"lm_head.weight": s.pop("language_model.lm_head.weight")[:50]}), "must have .100, 64."),
     ],
 )

@@ -173,6 +173,13 @@ def test_a_tensor_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         gguf_files.read_config(path)
 
 
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "tiny.gguf")
+    path.write_bytes(path.read_bytes().replace(b"llama.attention.key_length", b"llama.attention.head_count"))
+    with pytest.raises(ValueError, match=r"tiny\.gguf: llama\.attention\.head_count is there twice"):
+        gguf_files.read_config(path)
+
+
 def test_embeddings_without_dimensions_are_named(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     with gguf_container.Writer(path, gguf_files.metadata(CONFIG, "tiny"), {"token_embd.weight": ()}) as writer:

@@ -222,6 +222,8 @@ class _Matrix:
 
     def value(self) -> Tensor | Quantized:
         """The module's weight."""
+        if len(self.shape) != 2:
+            return self._unquantised()
         self._check_columns()
         if "weight_packed" in self.parts:
             return self._packed()
@@ -237,6 +239,14 @@ class _Matrix:
             raise ValueError(f"{self.name}.weight is stored as {weight.dtype}, which is not read")
         scales, group = self._scales()
         return self._quantized(Format.FP8, weight, scales, group)
+
+    def _unquantised(self) -> Tensor:
+        """What is no matrix: groups of inputs are a matrix's alone."""
+        if self.parts.keys() != {"weight"} or self.parts["weight"].dtype not in FLOATS:
+            held = ", ".join(f"{part} {tensor.dtype}" for part, tensor in self.parts.items())
+            raise ValueError(f"{self.name} is quantised ({held}), and its shape {list(self.shape)} is no matrix's")
+        self._check_shape("weight", self.parts["weight"], self.shape)
+        return self.parts["weight"]
 
     def _packed(self) -> Quantized:
         """32 bits hold 8 or 4 numbers, the first lowest, each with half its range added."""
@@ -299,7 +309,7 @@ class _Matrix:
             return spread[:, : inputs // group].contiguous(), group
         if scales.dim() == 1:
             scales = scales[:, None]
-        if scales.shape[0] != outputs or inputs % scales.shape[1]:
+        if scales.dim() != 2 or scales.shape[0] != outputs or not scales.shape[1] or inputs % scales.shape[1]:
             raise ValueError(f"{self.name}: scales have shape {list(scales.shape)}, the weight {list(self.shape)}")
         return scales, inputs // scales.shape[1]
 

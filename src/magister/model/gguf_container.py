@@ -157,6 +157,8 @@ class _Reader:
         metadata: dict[str, Any] = {}
         for _ in range(pair_count):
             key = self._text()
+            if key in metadata:
+                raise ValueError(f"{self.path}: {key} is there twice")
             metadata[key] = self._value(self._number("<I"))
         found = [self._stated() for _ in range(tensor_count)]
         alignment = metadata.get("general.alignment", _ALIGNMENT)
