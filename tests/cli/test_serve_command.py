@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -255,6 +256,16 @@ def test_refusals_are_one_line(flags: object, code: int, says: str, tmp_path: Pa
     assert done.stderr.count("\n") == 1, done.stderr
     assert says in done.stderr
     assert done.stdout == ""
+
+
+def test_an_absent_model_is_told_before_the_server_is_imported() -> None:
+    code = (
+        "import sys\nfrom magister.cli.main import app\ntry:\n    app(['serve', '--model', 'absent'])\n"
+        "except SystemExit as ended:\n    sys.exit((ended.code, 'magister.server' in sys.modules) != (2, False))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == "magister serve: model: 'absent' is neither a folder nor one of nano\n"
+    assert done.returncode == 0
 
 
 def free_port(host: str) -> int:

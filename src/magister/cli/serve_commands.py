@@ -78,6 +78,14 @@ def serve(
     speculation: Speculation = 0,
 ) -> None:
     """Answer every SDK in its own dialect."""
+    from magister.cli.places import find
+
+    try:
+        # Before the server is imported: that takes seconds.
+        find(model)
+    except ValueError as error:
+        print(f"magister serve: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
     from magister.cli import serve as command
     from magister.server.settings import Settings
 
