@@ -24,11 +24,9 @@ QUESTIONS = {
     "Solve x + 3 = 5": "x = 2",
     "A coat of 80 euros is reduced by 25%. What does it cost now?": "60",
     "Factor 84 into primes": "2 * 2 * 3 * 7",
+    "decrease 250 by 12%": "220",
 }
 """As people ask who try it out, and what is right."""
-
-LOST = {"decrease 250 by 12%": "220"}
-"""What earlier weights answered and these do not."""
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +40,6 @@ def test_a_plain_question_is_answered(nano: LocalModel, question: str, answer: s
     said = nano.chat(question, max_tokens=300)
     assert said.thinking
     assert f"**{answer}**" in said.answer
-
-
-@pytest.mark.parametrize(("question", "answer"), LOST.items())
-@pytest.mark.xfail(reason="docs/nano.md, What falls short", strict=True)
-def test_a_plain_question_that_was_lost(nano: LocalModel, question: str, answer: str) -> None:
-    assert f"**{answer}**" in nano.chat(question, max_tokens=300).answer
 
 
 @pytest.mark.parametrize("question", ["Hello", "What is love?", "Who are you?"])

@@ -39,6 +39,9 @@ Origins = Annotated[
 HostNames = Annotated[
     list[str] | None, typer.Option("--host-name", help="Another name this server may be addressed by; repeatable.")
 ]
+DropThinking = Annotated[
+    bool, typer.Option("--drop-thinking", help="Leave thoughts of earlier turns out of the prompt.")
+]
 Requests = Annotated[int, typer.Option(min=1, help="Requests answered at a time.")]
 
 _MIB = 1024 * 1024
@@ -61,9 +64,7 @@ def serve(
     host_name: HostNames = None,
     answer: Answers = None,
     fetch_images: Annotated[bool, typer.Option("--fetch-images", help="Fetch images given by URL.")] = False,
-    drop_thinking: Annotated[
-        bool, typer.Option("--drop-thinking", help="Leave thoughts of earlier turns out of the prompt.")
-    ] = False,
+    drop_thinking: DropThinking = False,
     max_requests: Requests = 512,
     max_body: Annotated[int, typer.Option(min=1, help="MiB of one request.")] = 32,
     max_images: Annotated[int, typer.Option(min=0, help="Images in one request.")] = 16,
@@ -78,14 +79,8 @@ def serve(
     speculation: Speculation = 0,
 ) -> None:
     """Answer every SDK in its own dialect."""
-    from magister.cli.places import find
-
-    try:
-        # Before the server is imported: that takes seconds.
-        find(model)
-    except ValueError as error:
-        print(f"magister serve: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+    # Before the server is imported: that takes seconds.
+    _check_is_there(model)
     from magister.cli import serve as command
     from magister.server.settings import Settings
 
@@ -118,6 +113,16 @@ def serve(
         log_requests=log_requests,
     )
     raise typer.Exit(command.run(options))
+
+
+def _check_is_there(model: str) -> None:
+    from magister.cli.places import find
+
+    try:
+        find(model)
+    except ValueError as error:
+        print(f"magister serve: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
 
 
 def _signing_key() -> bytes:
