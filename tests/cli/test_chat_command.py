@@ -134,6 +134,18 @@ def test_the_version_is_the_packages() -> None:
     assert run("--version").stdout.decode().strip() == f"magister {magister.__version__}"
 
 
+def test_garbage_is_collected_once_it_answers() -> None:
+    code = """
+import gc, sys
+from magister.cli.main import app
+try:
+    app(["chat", "What is 3 + 4?"])
+except SystemExit as ended:
+    sys.exit(ended.code or not ("torch" in sys.modules and gc.isenabled()))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
 def test_inspect_counts_the_24b_without_allocating_it() -> None:
     done = run("inspect", "magistral-small")
     assert done.returncode == 0, done.stderr
