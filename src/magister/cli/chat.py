@@ -96,7 +96,7 @@ def run(options: ChatOptions) -> int:
 
 def _loaded(options: ChatOptions) -> LocalModel:
     find(options.model)  # An unknown name is told before PyTorch is there.
-    # What modules make stays: looking through it for garbage again and again is a tenth of the start, for nothing.
+    # What modules make stays: looking through it for garbage again and again is a seventh of the start, for nothing.
     gc.disable()
     try:
         from magister.cli import compose, face
